@@ -1,0 +1,2 @@
+//! vmtask, the binary.
+fn main() {}

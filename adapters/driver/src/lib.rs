@@ -1,0 +1,1 @@
+//! Ports, blocking driver loop, journal and VM registry for vmtask-core.

@@ -1,0 +1,1 @@
+//! Platforms of vmtask: the pinned guest image, its XML definition, building and verifying it.
