@@ -1,0 +1,246 @@
+//! What the machine is told: requests, completions, events, durability.
+
+use core::fmt;
+
+use crate::id::{Boot, CommandId, Generations, JournalSeq};
+
+/// Anything that happens to a machine from outside, but for the passing of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// Somebody wants something.
+    Request(Request),
+    /// A command was answered. Counts only if `id` is the command in flight.
+    Completed {
+        /// The command that is answered.
+        id: CommandId,
+        /// What came of it.
+        result: Result<Reply, Fault>,
+    },
+    /// [`Output::Fence`](crate::Output::Fence) was carried out: the named command can no longer act.
+    Fenced {
+        /// The command that was fenced.
+        id: CommandId,
+        /// Whether the VM is still as it was. If not, it has been powered off.
+        survived: bool,
+    },
+    /// Something happened in the guest or to the VM.
+    Observed {
+        /// The boot it belongs to.
+        boot: Boot,
+        /// What happened.
+        event: Event,
+    },
+    /// The record with this number, and all before it, will survive a loss of power.
+    Persisted(JournalSeq),
+}
+
+/// What can be asked of a task. Each is answered at once: applied, ignored (already so) or denied with a reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Request {
+    /// Begin. A machine restored from a record has begun already.
+    Start,
+    /// Hold the guest until [`Request::Resume`]. Its deadlines stand still meanwhile.
+    Suspend,
+    /// Take back [`Request::Suspend`].
+    Resume,
+    /// Take a checkpoint now.
+    Checkpoint,
+    /// Save what can be saved within the budget and end, resumable. 0: power off now.
+    Quit {
+        /// Milliseconds until the VM must be off.
+        budget_ms: u32,
+    },
+    /// End and throw everything away. Never denied; beats all others.
+    Abort,
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Quit { budget_ms } => write!(f, "Quit({budget_ms} ms)"),
+            other => write!(f, "{other:?}"),
+        }
+    }
+}
+
+/// What came of a command that did what was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reply {
+    /// Done.
+    Done,
+    /// Part of a sliced op is done; ask again. Anywhere else it counts as [`FaultKind::Fatal`].
+    Pending,
+    /// `Provision` is done. `running`: the baseline was warm, or reverting left the VM running: `PowerOn` is skipped.
+    Provisioned {
+        /// Whether the guest already runs.
+        running: bool,
+    },
+    /// What a `Probe` found.
+    Found(Found),
+}
+
+/// What is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Found {
+    /// Whether the hypervisor knows the VM.
+    pub registered: bool,
+    /// Whether it runs.
+    pub power: Power,
+    /// What the program does, as far as can be told now.
+    pub program: Program,
+    /// The checkpoints that are whole by their manifest; half-made ones are not listed.
+    pub snapshots: Generations,
+}
+
+/// Whether a VM runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Power {
+    /// It does not, and nothing of it is in memory.
+    #[default]
+    Off,
+    /// It runs.
+    On,
+    /// Its processors are stopped.
+    Paused,
+}
+
+/// What the program in the guest does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Program {
+    /// Nobody can tell at the moment (VM off or paused, agent not up, not logged in).
+    #[default]
+    Unknown,
+    /// It was not started in this boot.
+    NotStarted,
+    /// It runs.
+    Running,
+    /// It ended.
+    Exited(ExitStatus),
+}
+
+/// How the program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "lowercase"))]
+pub enum ExitStatus {
+    /// By itself, with this code.
+    Code(u8),
+    /// By this signal.
+    Signal(u8),
+}
+
+impl ExitStatus {
+    /// Whether this is exit code 0.
+    #[must_use]
+    pub const fn is_success(self) -> bool {
+        matches!(self, Self::Code(0))
+    }
+}
+
+impl fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+        }
+    }
+}
+
+/// What an adapter observes without being asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// The program ended.
+    ProgramExited(ExitStatus),
+    /// The VM stopped running: the guest powered itself off, or the hypervisor's process died.
+    GuestStopped,
+    /// The guest started again from its beginning: the program is gone.
+    GuestRebooted,
+    /// The program goes on.
+    Progress {
+        /// Thousandths done, if the program says; at most 1000.
+        permille: u16,
+        /// Processor time that the program has used since it was launched, in milliseconds.
+        cpu_ms: u64,
+    },
+}
+
+/// Why a command did not do what was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Fault {
+    /// What the machine goes by.
+    pub kind: FaultKind,
+    /// The hypervisor's own number for it, for people; 0 if it has none.
+    pub code: u32,
+}
+
+impl Fault {
+    /// A fault without a number.
+    #[must_use]
+    pub const fn new(kind: FaultKind) -> Self {
+        Self { kind, code: 0 }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.kind)?;
+        if self.code == 0 {
+            Ok(())
+        } else {
+            write!(f, " (code {})", self.code)
+        }
+    }
+}
+
+/// What kind of fault: it decides what the machine may do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum FaultKind {
+    /// It did nothing and will do nothing; a later attempt may succeed. The guest is unharmed.
+    Refused,
+    /// It may have acted, or may still act: a lost reply, a hang, a broken connection.
+    Unknown,
+    /// What it should act on is not there.
+    NotFound,
+    /// What it should make is already there.
+    AlreadyExists,
+    /// The credentials were refused. Not tried again: accounts get locked.
+    AuthRejected,
+    /// No space. It did nothing that lasts, and the guest is unharmed.
+    NoSpace,
+    /// The hypervisor cannot do this.
+    Unsupported,
+    /// It will not succeed however often it is tried: a checkpoint that does not load, a guest lost in mid-snapshot.
+    /// The adapter makes no promise about the guest.
+    Fatal,
+}
+
+impl FaultKind {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Refused,
+        Self::Unknown,
+        Self::NotFound,
+        Self::AlreadyExists,
+        Self::AuthRejected,
+        Self::NoSpace,
+        Self::Unsupported,
+        Self::Fatal,
+    ];
+}
+
+impl fmt::Display for FaultKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refused => "refused",
+            Self::Unknown => "outcome unknown",
+            Self::NotFound => "not found",
+            Self::AlreadyExists => "already there",
+            Self::AuthRejected => "credentials rejected",
+            Self::NoSpace => "no space left",
+            Self::Unsupported => "not supported",
+            Self::Fatal => "failed for good",
+        })
+    }
+}

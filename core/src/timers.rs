@@ -1,0 +1,139 @@
+//! A fixed array of timers, indexed by what they are for.
+
+use crate::time::{Instant, Span};
+
+/// What a timer is for. In the order in which timers that are due together fire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Timer {
+    /// The command in flight must have been answered.
+    Deadline,
+    /// The fence must have been answered.
+    Fence,
+    /// The pause before the next attempt is over.
+    Retry,
+    /// The budget of a quit is spent.
+    Quit,
+    /// All slices of an op together.
+    Overall,
+    /// The program has run for as long as it may.
+    RunLimit,
+    /// A checkpoint is due.
+    Checkpoint,
+    /// The program has shown no sign of life for long.
+    Watch,
+}
+
+impl Timer {
+    const COUNT: usize = 8;
+    pub(crate) const ALL: [Self; Self::COUNT] = [
+        Self::Deadline,
+        Self::Fence,
+        Self::Retry,
+        Self::Quit,
+        Self::Overall,
+        Self::RunLimit,
+        Self::Checkpoint,
+        Self::Watch,
+    ];
+    /// Those that measure what the guest does: they stand still while it is held.
+    const GUEST: [Self; 4] = [Self::Overall, Self::RunLimit, Self::Checkpoint, Self::Watch];
+}
+
+/// When each timer fires.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Timers {
+    /// [`NEVER`](Self::NEVER) if not armed. Plain numbers keep the search for the next one short.
+    at: [u64; Timer::COUNT],
+    /// Since when the guest's timers stand still.
+    held_since: Option<Instant>,
+}
+
+impl Timers {
+    /// 0 stands for "not armed", so that the default is right; instants are stored plus one.
+    const UNARMED: u64 = 0;
+
+    pub(crate) fn arm(&mut self, timer: Timer, at: Instant) {
+        self.at[timer as usize] = at.as_millis().saturating_add(1);
+    }
+
+    pub(crate) fn disarm(&mut self, timer: Timer) {
+        self.at[timer as usize] = Self::UNARMED;
+    }
+
+    pub(crate) fn is_armed(&self, timer: Timer) -> bool {
+        self.at[timer as usize] != Self::UNARMED
+    }
+
+    /// The next to fire. Timers that stand still do not.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        let mut next = u64::MAX;
+        for timer in Timer::ALL {
+            let at = self.at[timer as usize].wrapping_sub(1);
+            if at < next && !self.stands_still(timer) {
+                next = at;
+            }
+        }
+        (next != u64::MAX).then_some(Instant::from_millis(next))
+    }
+
+    /// Disarms `timer` if it is due, and says whether it was.
+    pub(crate) fn take_due(&mut self, timer: Timer, now: Instant) -> bool {
+        let at = self.at[timer as usize];
+        let due = at != Self::UNARMED && at - 1 <= now.as_millis() && !self.stands_still(timer);
+        if due {
+            self.disarm(timer);
+        }
+        due
+    }
+
+    /// From `now` on the guest's timers stand still.
+    pub(crate) fn hold(&mut self, now: Instant) {
+        self.held_since.get_or_insert(now);
+    }
+
+    /// The guest's timers go on, later by as long as they stood still.
+    pub(crate) fn release(&mut self, now: Instant) {
+        if let Some(since) = self.held_since.take() {
+            let by = now.since(since);
+            for timer in Timer::GUEST {
+                self.delay(timer, by);
+            }
+        }
+    }
+
+    /// Every timer fires later by `by`.
+    pub(crate) fn shift(&mut self, by: Span) {
+        for timer in Timer::ALL {
+            self.delay(timer, by);
+        }
+        self.held_since = self.held_since.map(|since| since + by);
+    }
+
+    /// The same timers as seen at `now`, with nothing in them that depends on when that is.
+    pub(crate) fn relative_to(mut self, now: Instant) -> Self {
+        // A timer of the guest that stands still is as far off as it was when it began to.
+        let held = self.held_since.take();
+        for timer in Timer::ALL {
+            let still = held
+                .filter(|_| Timer::GUEST.contains(&timer))
+                .unwrap_or(now);
+            let at = &mut self.at[timer as usize];
+            if *at != Self::UNARMED {
+                *at = at.saturating_sub(still.as_millis()).max(1);
+            }
+        }
+        self.held_since = held.map(|_| Instant::ZERO);
+        self
+    }
+
+    fn stands_still(&self, timer: Timer) -> bool {
+        self.held_since.is_some() && Timer::GUEST.contains(&timer)
+    }
+
+    fn delay(&mut self, timer: Timer, by: Span) {
+        let at = &mut self.at[timer as usize];
+        if *at != Self::UNARMED {
+            *at = at.saturating_add(u64::from(by.as_millis()));
+        }
+    }
+}
