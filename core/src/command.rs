@@ -27,11 +27,7 @@ pub struct Command {
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.op)?;
-        if self.attempt.get() > 1 {
-            write!(f, " (attempt {})", self.attempt)
-        } else {
-            Ok(())
-        }
+        if self.attempt.get() > 1 { write!(f, " (attempt {})", self.attempt) } else { Ok(()) }
     }
 }
 
@@ -160,10 +156,7 @@ impl OpKind {
     /// Whether the op may be answered by [`Reply::Pending`](crate::Reply::Pending).
     #[must_use]
     pub const fn is_sliced(self) -> bool {
-        matches!(
-            self,
-            Self::AwaitTools | Self::CopyIn | Self::CommitSnapshot | Self::CopyOut
-        )
+        matches!(self, Self::AwaitTools | Self::CopyIn | Self::CommitSnapshot | Self::CopyOut)
     }
 }
 

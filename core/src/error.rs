@@ -60,9 +60,7 @@ pub enum Denied {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 pub enum PlanError {
     /// Too many files.
-    #[error(
-        "the task has {count} {direction} files and at most {max} are possible; pack them into an archive"
-    )]
+    #[error("the task has {count} {direction} files and at most {max} are possible; pack them into an archive")]
     TooManyFiles {
         /// "input" or "output".
         direction: &'static str,
@@ -103,9 +101,7 @@ pub enum PlanError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 pub enum RestoreError {
     /// Written by a later version.
-    #[error(
-        "the record has version {found} and this program reads up to {known}; use the version that wrote it"
-    )]
+    #[error("the record has version {found} and this program reads up to {known}; use the version that wrote it")]
     Newer {
         /// The record's version.
         found: u16,

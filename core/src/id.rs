@@ -101,13 +101,7 @@ pub const MAX_GENERATIONS: usize = 8;
 /// A small set of checkpoint numbers, newest first, without a heap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(
-    feature = "serde",
-    serde(
-        try_from = "alloc::vec::Vec<Generation>",
-        into = "alloc::vec::Vec<Generation>"
-    )
-)]
+#[cfg_attr(feature = "serde", serde(try_from = "alloc::vec::Vec<Generation>", into = "alloc::vec::Vec<Generation>"))]
 pub struct Generations {
     /// Descending; 0 marks a free place, and free places are last.
     numbers: [u32; MAX_GENERATIONS],
@@ -115,9 +109,7 @@ pub struct Generations {
 
 impl Generations {
     /// The empty set.
-    pub const NONE: Self = Self {
-        numbers: [0; MAX_GENERATIONS],
-    };
+    pub const NONE: Self = Self { numbers: [0; MAX_GENERATIONS] };
 
     /// How many there are.
     #[must_use]
@@ -151,10 +143,7 @@ impl Generations {
 
     /// Newest first.
     pub fn iter(&self) -> impl Iterator<Item = Generation> + '_ {
-        self.numbers
-            .iter()
-            .take_while(|&&n| n != 0)
-            .map(|&n| Generation(n))
+        self.numbers.iter().take_while(|&&n| n != 0).map(|&n| Generation(n))
     }
 
     /// Adds one. If there is no room, the oldest of all (it may be this one) is left out and handed back.
@@ -173,11 +162,7 @@ impl Generations {
 
     /// Takes one out; whether it was there.
     pub fn remove(&mut self, generation: Generation) -> bool {
-        let Some(at) = self
-            .numbers
-            .iter()
-            .position(|&n| n == generation.0 && n != 0)
-        else {
+        let Some(at) = self.numbers.iter().position(|&n| n == generation.0 && n != 0) else {
             return false;
         };
         self.numbers.copy_within(at + 1.., at);
@@ -205,9 +190,7 @@ impl From<Generations> for alloc::vec::Vec<Generation> {
 
 /// A list that is no set of checkpoint numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a list of checkpoint numbers must be strictly descending, above 0 and at most {MAX_GENERATIONS} long"
-)]
+#[error("a list of checkpoint numbers must be strictly descending, above 0 and at most {MAX_GENERATIONS} long")]
 pub struct BadGenerations;
 
 impl TryFrom<alloc::vec::Vec<Generation>> for Generations {

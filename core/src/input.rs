@@ -185,11 +185,7 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.kind)?;
-        if self.code == 0 {
-            Ok(())
-        } else {
-            write!(f, " (code {})", self.code)
-        }
+        if self.code == 0 { Ok(()) } else { write!(f, " (code {})", self.code) }
     }
 }
 

@@ -130,41 +130,22 @@ impl fmt::Display for Notice {
         match self {
             Self::Retrying { op, fault } => write!(f, "{op}: {fault}; trying again"),
             Self::CheckpointSkipped { generation, fault } => {
-                write!(
-                    f,
-                    "checkpoint {generation} was not taken: {fault}; the earlier ones stand"
-                )
+                write!(f, "checkpoint {generation} was not taken: {fault}; the earlier ones stand")
             }
             Self::CheckpointUnusable { generation } => {
-                write!(
-                    f,
-                    "checkpoint {generation} is missing or does not restore; using the one before it"
-                )
+                write!(f, "checkpoint {generation} is missing or does not restore; using the one before it")
             }
             Self::CheckpointLeft { generation } => {
-                write!(
-                    f,
-                    "checkpoint {generation} is no longer wanted but could not be deleted yet"
-                )
+                write!(f, "checkpoint {generation} is no longer wanted but could not be deleted yet")
             }
-            Self::RolledBack {
-                to: Base::Baseline,
-                why,
-            } => write!(f, "{why}; starting over from the baseline"),
-            Self::RolledBack {
-                to: Base::Checkpoint(g),
-                why,
-            } => write!(f, "{why}; going on from checkpoint {g}"),
+            Self::RolledBack { to: Base::Baseline, why } => write!(f, "{why}; starting over from the baseline"),
+            Self::RolledBack { to: Base::Checkpoint(g), why } => write!(f, "{why}; going on from checkpoint {g}"),
             Self::PauseFailed { fault } => {
-                write!(
-                    f,
-                    "the guest could not be paused ({fault}) and was powered off; it goes on when resumed"
-                )
+                write!(f, "the guest could not be paused ({fault}) and was powered off; it goes on when resumed")
             }
-            Self::ClockJumped { by } => write!(
-                f,
-                "{by} passed at once (did the computer sleep?); deadlines armed anew"
-            ),
+            Self::ClockJumped { by } => {
+                write!(f, "{by} passed at once (did the computer sleep?); deadlines armed anew")
+            }
         }
     }
 }
@@ -232,13 +213,10 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Completed { exit } => write!(f, "completed: {exit}"),
-            Self::Stopped {
-                checkpoint: Some(g),
-            } => write!(f, "stopped; resumes from checkpoint {g}"),
-            Self::Stopped { checkpoint: None } => write!(
-                f,
-                "stopped before the first checkpoint; starts over when resumed"
-            ),
+            Self::Stopped { checkpoint: Some(g) } => write!(f, "stopped; resumes from checkpoint {g}"),
+            Self::Stopped { checkpoint: None } => {
+                write!(f, "stopped before the first checkpoint; starts over when resumed")
+            }
             Self::Aborted => write!(f, "aborted"),
             Self::Failed { cause } => write!(f, "failed: {cause}"),
         }
@@ -279,10 +257,7 @@ impl fmt::Display for Cause {
                 write!(f, "{loss}, again and again without a checkpoint in between")
             }
             Self::RunLimit => write!(f, "the program ran longer than the task's run limit"),
-            Self::Fence { op } => write!(
-                f,
-                "the hypervisor did not answer in {op} and could not be stopped"
-            ),
+            Self::Fence { op } => write!(f, "the hypervisor did not answer in {op} and could not be stopped"),
         }
     }
 }
@@ -302,9 +277,7 @@ impl fmt::Display for Leftover {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::MayRun => "the virtual machine may still be running",
-            Self::StillRegistered => {
-                "the virtual machine is off but its registration or files could not be removed"
-            }
+            Self::StillRegistered => "the virtual machine is off but its registration or files could not be removed",
         })
     }
 }

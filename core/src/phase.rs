@@ -124,13 +124,7 @@ pub enum Back {
 
 impl Back {
     /// All of them.
-    pub const ALL: [Self; 5] = [
-        Self::Off,
-        Self::Starting,
-        Self::CopyingIn,
-        Self::Running,
-        Self::CopyingOut,
-    ];
+    pub const ALL: [Self; 5] = [Self::Off, Self::Starting, Self::CopyingIn, Self::Running, Self::CopyingOut];
 }
 
 impl Phase {

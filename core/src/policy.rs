@@ -25,6 +25,9 @@ pub struct Policy {
     pub backoff: Span,
     /// The longest pause between two attempts.
     pub backoff_max: Span,
+    /// Up to this much is added to each such pause, in percent, so that many tasks on one host do not retry in step.
+    /// 0 makes a machine's behaviour a function of its inputs alone, whatever its epoch.
+    pub jitter_percent: u8,
     /// A timer that is this late was not late: the computer slept.
     pub clock_jump: Span,
     /// How long the program may show no sign of life before the machine probes.
@@ -70,6 +73,7 @@ impl Default for Policy {
             fence: secs(30),
             backoff: Span::from_millis(250),
             backoff_max: secs(30),
+            jitter_percent: 25,
             clock_jump: secs(60),
             watch: secs(60),
             max_losses: 5,
@@ -194,25 +198,15 @@ impl Plan {
     ///
     /// # Errors
     /// If it cannot: in one sentence, before anything is touched.
-    pub fn new(
-        spec: &TaskSpec,
-        policy: Policy,
-        capabilities: Capabilities,
-    ) -> Result<Self, PlanError> {
+    pub fn new(spec: &TaskSpec, policy: Policy, capabilities: Capabilities) -> Result<Self, PlanError> {
         let count = |direction, count: usize| {
-            u16::try_from(count)
-                .ok()
-                .filter(|&n| usize::from(n) <= Self::MAX_FILES)
-                .ok_or(PlanError::TooManyFiles {
-                    direction,
-                    count,
-                    max: Self::MAX_FILES,
-                })
+            u16::try_from(count).ok().filter(|&n| usize::from(n) <= Self::MAX_FILES).ok_or(PlanError::TooManyFiles {
+                direction,
+                count,
+                max: Self::MAX_FILES,
+            })
         };
-        if let Some(&op) = OpKind::ALL
-            .iter()
-            .find(|op| policy.attempts[op.index()] == 0)
-        {
+        if let Some(&op) = OpKind::ALL.iter().find(|op| policy.attempts[op.index()] == 0) {
             return Err(PlanError::NoAttempts { op });
         }
         if spec.limits.disk.is_some() && !capabilities.disk {
@@ -224,15 +218,9 @@ impl Plan {
         let checkpoints = match spec.checkpoint {
             Some(c) if c.every == Span::ZERO => return Err(PlanError::CheckpointInterval),
             Some(c) if c.keep == 0 || c.keep > Self::MAX_KEEP => {
-                return Err(PlanError::Keep {
-                    keep: c.keep,
-                    max: Self::MAX_KEEP,
-                });
+                return Err(PlanError::Keep { keep: c.keep, max: Self::MAX_KEEP });
             }
-            Some(c) if capabilities.snapshots != Snapshots::None => Some(Checkpoints {
-                every: c.every,
-                keep: c.keep,
-            }),
+            Some(c) if capabilities.snapshots != Snapshots::None => Some(Checkpoints { every: c.every, keep: c.keep }),
             _ => None,
         };
         Ok(Self {
@@ -271,14 +259,8 @@ impl Plan {
             (!c.linked_clones, Substitute::CopyForClone),
             (c.pause == Pause::BySuspend, Substitute::SuspendForPause),
             (c.pause == Pause::None, Substitute::NoPause),
-            (
-                wants_checkpoints && c.snapshots == Snapshots::ByCopy,
-                Substitute::CopyForSnapshot,
-            ),
-            (
-                wants_checkpoints && c.snapshots == Snapshots::None,
-                Substitute::NoCheckpoints,
-            ),
+            (wants_checkpoints && c.snapshots == Snapshots::ByCopy, Substitute::CopyForSnapshot),
+            (wants_checkpoints && c.snapshots == Snapshots::None, Substitute::NoCheckpoints),
         ]
         .into_iter()
         .filter_map(|(applies, substitute)| applies.then_some(substitute))

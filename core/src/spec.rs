@@ -101,13 +101,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            memory: None,
-            cpus: 1,
-            disk: None,
-            run_ms: None,
-            output: 1 << 30,
-        }
+        Self { memory: None, cpus: 1, disk: None, run_ms: None, output: 1 << 30 }
     }
 }
 
@@ -115,9 +109,7 @@ impl Default for Limits {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SpecError {
     /// A name that cannot be a directory or a VM.
-    #[error(
-        "the {what} {name:?} must be 1 to 64 letters, digits, '-', '_' or '.', and not start with a dot"
-    )]
+    #[error("the {what} {name:?} must be 1 to 64 letters, digits, '-', '_' or '.', and not start with a dot")]
     Name {
         /// "name" or "platform".
         what: &'static str,
@@ -212,10 +204,7 @@ impl TaskSpec {
         }
         for (name, value) in &program.env {
             let valid = |c: char| c == '_' || c.is_ascii_alphanumeric();
-            if name.is_empty()
-                || name.starts_with(|c: char| c.is_ascii_digit())
-                || !name.chars().all(valid)
-            {
+            if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) || !name.chars().all(valid) {
                 return Err(SpecError::Argument {
                     what: "program.env",
                     value: name.clone(),
@@ -238,16 +227,7 @@ impl Limits {
 
     fn check(&self) -> Result<(), SpecError> {
         let within = |what, value: u64, min: u64, max: u64| {
-            if (min..=max).contains(&value) {
-                Ok(())
-            } else {
-                Err(SpecError::Limit {
-                    what,
-                    value,
-                    min,
-                    max,
-                })
-            }
+            if (min..=max).contains(&value) { Ok(()) } else { Err(SpecError::Limit { what, value, min, max }) }
         };
         if let Some(memory) = self.memory {
             within("memory", memory, 128 * Self::MIB, 1 << 40)?;
@@ -263,10 +243,7 @@ impl Limits {
 fn check_name(what: &'static str, name: &str) -> Result<(), SpecError> {
     let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || name.len() > 64 || name.starts_with('.') || !name.chars().all(valid) {
-        return Err(SpecError::Name {
-            what,
-            name: name.into(),
-        });
+        return Err(SpecError::Name { what, name: name.into() });
     }
     Ok(())
 }
@@ -294,12 +271,7 @@ fn check_path(what: &'static str, path: &str, below: &'static str) -> Result<(),
     } else {
         return Ok(());
     };
-    Err(SpecError::Path {
-        what,
-        path: path.into(),
-        why,
-        below,
-    })
+    Err(SpecError::Path { what, path: path.into(), why, below })
 }
 
 fn check_argument(what: &'static str, value: &str) -> Result<(), SpecError> {
@@ -310,19 +282,12 @@ fn check_argument(what: &'static str, value: &str) -> Result<(), SpecError> {
     } else {
         return Ok(());
     };
-    Err(SpecError::Argument {
-        what,
-        value: value.into(),
-        why,
-    })
+    Err(SpecError::Argument { what, value: value.into(), why })
 }
 
 fn once<'a>(what: &'static str, path: &'a str, seen: &mut Vec<&'a str>) -> Result<(), SpecError> {
     if seen.contains(&path) {
-        return Err(SpecError::Twice {
-            what,
-            path: path.into(),
-        });
+        return Err(SpecError::Twice { what, path: path.into() });
     }
     seen.push(path);
     Ok(())

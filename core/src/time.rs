@@ -33,11 +33,7 @@ impl Instant {
     #[must_use]
     pub const fn since(self, earlier: Self) -> Span {
         let millis = self.0.saturating_sub(earlier.0);
-        if millis > u32::MAX as u64 {
-            Span::MAX
-        } else {
-            Span(millis as u32)
-        }
+        if millis > u32::MAX as u64 { Span::MAX } else { Span(millis as u32) }
     }
 }
 
@@ -91,11 +87,7 @@ impl Span {
     pub(crate) const fn doubled(self, times: u32) -> Self {
         let shift = if times > 31 { 31 } else { times };
         let millis = (self.0 as u64) << shift;
-        if millis > u32::MAX as u64 {
-            Self::MAX
-        } else {
-            Self(millis as u32)
-        }
+        if millis > u32::MAX as u64 { Self::MAX } else { Self(millis as u32) }
     }
 }
 

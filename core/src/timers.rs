@@ -64,6 +64,11 @@ impl Timers {
         self.at[timer as usize] != Self::UNARMED
     }
 
+    /// Whether `at` comes before `timer` would fire; any time does if it is not armed.
+    pub(crate) fn is_before(&self, at: Instant, timer: Timer) -> bool {
+        !self.is_armed(timer) || at.as_millis() < self.at[timer as usize] - 1
+    }
+
     /// The next to fire. Timers that stand still do not.
     pub(crate) fn next(&self) -> Option<Instant> {
         let mut next = u64::MAX;
@@ -114,9 +119,7 @@ impl Timers {
         // A timer of the guest that stands still is as far off as it was when it began to.
         let held = self.held_since.take();
         for timer in Timer::ALL {
-            let still = held
-                .filter(|_| Timer::GUEST.contains(&timer))
-                .unwrap_or(now);
+            let still = held.filter(|_| Timer::GUEST.contains(&timer)).unwrap_or(now);
             let at = &mut self.at[timer as usize];
             if *at != Self::UNARMED {
                 *at = at.saturating_sub(still.as_millis()).max(1);

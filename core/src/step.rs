@@ -1,0 +1,709 @@
+//! The transition function: what each input does to what the machine believes.
+//!
+//! ```text
+//!   request  --> intent                            choose()        what to do next
+//!   answer   --> stage         --> settle() ----> roll_back()      the guest was lost
+//!   event    --> lost, exited                     end()            clear up
+//!   timer    --> due, unknown outcome             fence            before anything else after an unknown outcome
+//! ```
+
+use crate::choose::Choice;
+use crate::command::{Base, Op, OpKind};
+use crate::error::{Accepted, Denied, Ignored};
+use crate::id::{Boot, CommandId, Generation, JournalSeq};
+use crate::input::{Event, ExitStatus, Fault, FaultKind, Input, Reply, Request};
+use crate::machine::{Examine, Fence, Machine, Stage, Tries};
+use crate::output::{Cause, Leftover, Loss, Notice, Outcome};
+use crate::phase::Intent;
+use crate::policy::{Pause, Plan};
+use crate::time::Span;
+use crate::timers::Timer;
+
+const APPLIED: Result<Accepted, Denied> = Ok(Accepted::Applied);
+
+const fn ignored(why: Ignored) -> Result<Accepted, Denied> {
+    Ok(Accepted::Ignored(why))
+}
+
+impl Machine {
+    pub(crate) fn step(&mut self, plan: &Plan, input: Input) -> Result<Accepted, Denied> {
+        match input {
+            Input::Request(request) => self.request(plan, request),
+            Input::Completed { id, result } => self.completed(plan, id, result),
+            Input::Fenced { id, survived } => self.fenced(plan, id, survived),
+            Input::Observed { boot, event } => self.observed(plan, boot, event),
+            Input::Persisted(seq) => self.now_durable(seq),
+        }
+    }
+
+    /// Picks the next command, once nothing is in flight, and does what must be done before it can be handed out.
+    pub(crate) fn settle(&mut self, plan: &Plan) {
+        self.chosen = None;
+        while self.flight.is_none() && self.fence.is_none() {
+            if let Some(loss) = self.lost.take() {
+                self.roll_back(plan, loss);
+                continue;
+            }
+            match self.choose(plan) {
+                Choice::End(outcome) => self.end(outcome),
+                Choice::Rest => return self.fence_unresolved(plan, None),
+                Choice::Do(op) if self.overdue && op.kind().is_sliced() => {
+                    self.overdue = false;
+                    self.exhausted(plan, op, Fault::new(FaultKind::Unknown));
+                }
+                Choice::Do(op) => {
+                    self.prepare(op);
+                    self.chosen = Some(op);
+                    return self.fence_unresolved(plan, Some(op));
+                }
+            }
+        }
+    }
+
+    /// After an unknown outcome, only the same op may be repeated (and a probe, which changes nothing); anything else,
+    /// resting included, waits for a fence.
+    fn fence_unresolved(&mut self, plan: &Plan, next: Option<Op>) {
+        let Some((id, op)) = self.unresolved else { return };
+        if next != Some(op) && next != Some(Op::Probe) {
+            self.chosen = None;
+            self.want_fence(plan, id, op);
+        }
+    }
+
+    fn want_fence(&mut self, plan: &Plan, id: CommandId, op: Op) {
+        self.timers.disarm(Timer::Retry);
+        self.timers.arm(Timer::Fence, self.now + plan.policy.fence);
+        self.fence = Some(Fence { id, op, sent: false });
+    }
+
+    /// What the journal must say before `op` is handed out.
+    fn prepare(&mut self, op: Op) {
+        if self.tries.op != Some(op) {
+            self.tries = Tries::default();
+            self.timers.disarm(Timer::Retry);
+        }
+        match op {
+            Op::BeginSnapshot(generation) if self.record.pending != Some(generation) => {
+                self.record.pending = Some(generation);
+                self.record.next_generation = generation.next();
+                self.changed();
+            }
+            Op::Launch if !self.record.launched => {
+                self.record.launched = true;
+                self.changed();
+            }
+            Op::Provision(Base::Baseline) if self.record.launched => {
+                self.record.launched = false;
+                self.changed();
+            }
+            _ => {}
+        }
+    }
+
+    // ---- requests: they set the intent ----
+
+    fn request(&mut self, plan: &Plan, request: Request) -> Result<Accepted, Denied> {
+        match request {
+            Request::Start if self.stage == Stage::Created => {
+                self.stage = Stage::Unprobed;
+                self.changed();
+                self.first = self.record.seq;
+                APPLIED
+            }
+            Request::Start => ignored(Ignored::AlreadySo),
+            Request::Suspend => self.request_suspend(plan),
+            Request::Resume => self.request_resume(),
+            Request::Checkpoint => self.request_checkpoint(plan),
+            Request::Quit { budget_ms } => self.request_quit(plan, budget_ms),
+            Request::Abort => self.request_abort(plan),
+        }
+    }
+
+    /// For requests that need a task that is under way.
+    const fn under_way(&self) -> Result<(), Denied> {
+        match (self.stage, self.record.intent) {
+            (Stage::Created, _) => Err(Denied::NotStarted),
+            (Stage::Ended, _) => Err(Denied::Ended),
+            (Stage::TearingDown { .. }, _) | (_, Intent::Quit | Intent::Abort) => Err(Denied::Stopping),
+            _ => Ok(()),
+        }
+    }
+
+    fn request_suspend(&mut self, plan: &Plan) -> Result<Accepted, Denied> {
+        self.under_way()?;
+        if plan.capabilities.pause == Pause::None {
+            return Err(Denied::CannotPause);
+        }
+        self.want(Intent::Suspend)
+    }
+
+    fn request_resume(&mut self) -> Result<Accepted, Denied> {
+        self.under_way()?;
+        self.want(Intent::Run)
+    }
+
+    fn want(&mut self, intent: Intent) -> Result<Accepted, Denied> {
+        if self.record.intent == intent {
+            return ignored(Ignored::AlreadySo);
+        }
+        self.record.intent = intent;
+        self.changed();
+        APPLIED
+    }
+
+    fn request_checkpoint(&mut self, plan: &Plan) -> Result<Accepted, Denied> {
+        self.under_way()?;
+        if !plan.takes_checkpoints() {
+            return Err(Denied::NoCheckpoints);
+        }
+        if self.stage != Stage::Running {
+            return Err(Denied::NotRunning);
+        }
+        if self.checkpoint_due || self.snapshot.is_some() {
+            return ignored(Ignored::AlreadySo);
+        }
+        self.checkpoint_due = true;
+        APPLIED
+    }
+
+    fn request_quit(&mut self, plan: &Plan, budget_ms: u32) -> Result<Accepted, Denied> {
+        let by = self.now + Span::from_millis(budget_ms);
+        match (self.stage, self.record.intent) {
+            (Stage::Ended | Stage::TearingDown { .. }, _) => return ignored(Ignored::Ending),
+            (_, Intent::Abort) => return Err(Denied::Stopping),
+            (Stage::Created, _) => {
+                self.record.intent = Intent::Quit;
+                self.end(Outcome::Stopped { checkpoint: None });
+                self.finish(None);
+                return APPLIED;
+            }
+            (_, Intent::Quit) if self.saved || !self.timers.is_before(by, Timer::Quit) => {
+                return ignored(Ignored::AlreadySo);
+            }
+            (_, Intent::Quit) => {}
+            _ => {
+                self.record.intent = Intent::Quit;
+                self.changed();
+            }
+        }
+        self.timers.arm(Timer::Quit, by);
+        if budget_ms == 0 {
+            self.timers.disarm(Timer::Quit);
+            self.budget_spent(plan);
+        }
+        APPLIED
+    }
+
+    fn request_abort(&mut self, plan: &Plan) -> Result<Accepted, Denied> {
+        match self.stage {
+            Stage::Ended => return ignored(Ignored::Ending),
+            _ if self.record.intent == Intent::Abort => return ignored(Ignored::AlreadySo),
+            Stage::Created => {
+                self.record.intent = Intent::Abort;
+                self.end(Outcome::Aborted);
+                self.finish(None);
+            }
+            Stage::TearingDown { .. } => {
+                self.record.intent = Intent::Abort;
+                self.record.ending = Some(Outcome::Aborted);
+                self.changed();
+            }
+            _ => {
+                self.record.intent = Intent::Abort;
+                self.changed();
+                self.fence_flight(plan);
+            }
+        }
+        APPLIED
+    }
+
+    /// No more time to save anything.
+    fn budget_spent(&mut self, plan: &Plan) {
+        self.saved = true;
+        self.fence_flight(plan);
+    }
+
+    /// Gives up on the command in flight, at once; but not on one that takes the VM down.
+    fn fence_flight(&mut self, plan: &Plan) {
+        let down = |op: Op| matches!(op.kind(), OpKind::PowerOff | OpKind::Unregister);
+        if let Some(flight) = self.flight.take_if(|f| !down(f.op)) {
+            self.timers.disarm(Timer::Deadline);
+            self.unresolved = Some((flight.id, flight.op));
+            self.want_fence(plan, flight.id, flight.op);
+        }
+    }
+
+    // ---- answers: they advance the stage ----
+
+    fn completed(&mut self, plan: &Plan, id: CommandId, result: Result<Reply, Fault>) -> Result<Accepted, Denied> {
+        if id.epoch != self.epoch {
+            return ignored(Ignored::ForeignEpoch);
+        }
+        let Some(flight) = self.flight.take_if(|f| f.id == id) else {
+            return ignored(Ignored::NotInFlight);
+        };
+        self.timers.disarm(Timer::Deadline);
+        match result {
+            Ok(Reply::Pending) if flight.op.kind().is_sliced() => self.tries = Tries::default(),
+            Ok(reply) if fits(flight.op, reply) => self.done(plan, flight.id, flight.op, reply),
+            Ok(_) => self.failed(plan, flight.id, flight.op, Fault::new(FaultKind::Fatal)),
+            Err(fault) if is_as_good_as_done(flight.op, fault.kind) => {
+                self.done(plan, flight.id, flight.op, Reply::Done);
+            }
+            Err(fault) => self.failed(plan, flight.id, flight.op, fault),
+        }
+        APPLIED
+    }
+
+    fn done(&mut self, plan: &Plan, id: CommandId, op: Op, reply: Reply) {
+        let tries = core::mem::take(&mut self.tries);
+        if op.kind().is_sliced() {
+            self.sliced_op_over();
+        }
+        match (op, reply) {
+            (Op::Probe, Reply::Found(found)) => {
+                if !self.found(plan, &found) {
+                    // It answered, but could not tell what has to be known: as good as no answer.
+                    self.tries = tries;
+                    self.failed(plan, id, op, Fault::new(FaultKind::Refused));
+                }
+            }
+            (Op::Probe, _) => {}
+            (Op::Register, _) => self.stage = Stage::Off { registered: true },
+            (Op::Provision(base), reply) => self.provisioned(base, reply == Reply::Provisioned { running: true }),
+            (Op::PowerOn, _) => self.stage = Stage::Booted,
+            (Op::AwaitTools, _) if plan.capabilities.guest_login => self.stage = Stage::Reachable,
+            (Op::AwaitTools | Op::LogIn, _) => self.stage = Stage::LoggedIn,
+            (Op::MakeWorkdir, _) => self.stage = Stage::Copying(0),
+            (Op::CopyIn(ix), _) => self.stage = Stage::Copying(ix.0 + 1),
+            (Op::Launch, _) => self.launched(plan),
+            (Op::Pause, _) => self.set_paused(true),
+            (Op::Unpause, _) => self.set_paused(false),
+            (Op::BeginSnapshot(generation), _) => {
+                self.snapshot = Some(generation);
+                self.snapshot_cpu_ms = self.reports.cpu_ms;
+                self.checkpoint_due = false;
+            }
+            (Op::CommitSnapshot(generation), _) => self.committed(plan, generation),
+            (Op::RemoveSnapshot(generation), _) => {
+                self.junk.remove(generation);
+            }
+            (Op::CopyOut(ix), _) => self.stage = Stage::Exited(ix.0 + 1),
+            (Op::PowerOff, _) => self.powered_off(),
+            (Op::Unregister(kept), _) => {
+                // An abort may have come meanwhile: then more has to go.
+                if kept == self.keep() {
+                    self.finish(None);
+                }
+            }
+        }
+    }
+
+    fn provisioned(&mut self, base: Base, running: bool) {
+        self.base = base;
+        self.examine = if base == Base::Baseline { Examine::No } else { Examine::Restored };
+        self.stage = if running { Stage::Booted } else { Stage::Provisioned };
+        self.set_paused(false);
+        self.launches = 0;
+        self.exit_seen = None;
+        self.launch_doubt = false;
+    }
+
+    /// The program has been launched, or is found to have been.
+    pub(crate) fn launched(&mut self, plan: &Plan) {
+        self.launch_doubt = false;
+        self.launches = 0;
+        self.examine = Examine::No;
+        self.restore_losses = 0;
+        self.stage = Stage::Running;
+        self.running_since = (!self.paused).then_some(self.now);
+        self.timers.arm(Timer::Watch, self.now + plan.policy.watch);
+        self.arm_checkpoint(plan);
+        self.arm_run_limit(plan);
+        if let Some(status) = self.exit_seen.take() {
+            self.exited(status);
+        }
+    }
+
+    /// The program has ended.
+    pub(crate) fn exited(&mut self, status: ExitStatus) {
+        self.stop_run_timers();
+        self.record.exit = Some(status);
+        self.changed();
+        self.running_since = None;
+        self.stage = Stage::Exited(0);
+    }
+
+    pub(crate) fn stop_run_timers(&mut self) {
+        for timer in [Timer::Checkpoint, Timer::Watch, Timer::RunLimit] {
+            self.timers.disarm(timer);
+        }
+        self.checkpoint_due = false;
+        self.watch_due = false;
+    }
+
+    pub(crate) fn set_paused(&mut self, paused: bool) {
+        self.account();
+        self.paused = paused;
+        let runs = self.stage == Stage::Running && !paused;
+        self.running_since = runs.then_some(self.now);
+        if paused {
+            self.timers.hold(self.now);
+        } else {
+            self.timers.release(self.now);
+        }
+    }
+
+    fn arm_checkpoint(&mut self, plan: &Plan) {
+        if let Some(checkpoints) = plan.checkpoints {
+            self.timers.arm(Timer::Checkpoint, self.now + checkpoints.every);
+        }
+    }
+
+    fn arm_run_limit(&mut self, plan: &Plan) {
+        if let Some(limit) = plan.run_limit_ms {
+            let left = limit.saturating_sub(self.record.elapsed_ms);
+            self.timers.arm(Timer::RunLimit, self.now + Span::from_millis(u32::try_from(left).unwrap_or(u32::MAX)));
+        }
+    }
+
+    /// A checkpoint is whole. It counts now; the oldest may go, once the journal says so.
+    fn committed(&mut self, plan: &Plan, generation: Generation) {
+        self.snapshot = None;
+        self.count_checkpoint(generation, self.snapshot_cpu_ms);
+        let keep = plan.checkpoints.map_or(1, |c| usize::from(c.keep));
+        while self.record.generations.len() > keep {
+            let Some(oldest) = self.record.generations.oldest() else { break };
+            self.record.generations.remove(oldest);
+            self.junk.insert(oldest);
+        }
+        self.next_checkpoint(plan);
+        if self.record.intent == Intent::Quit {
+            self.saved = true;
+        }
+    }
+
+    pub(crate) fn count_checkpoint(&mut self, generation: Generation, cpu_ms: u64) {
+        if let Some(evicted) = self.record.generations.insert(generation) {
+            self.junk.insert(evicted);
+        }
+        self.record.pending = None;
+        self.record.checkpointed_cpu_ms = cpu_ms;
+        self.record.losses = 0;
+        self.changed();
+        self.reports.checkpoint = Some((generation, cpu_ms, self.record.seq));
+    }
+
+    /// The next checkpoint is due a full interval after this one was made or given up.
+    fn next_checkpoint(&mut self, plan: &Plan) {
+        self.checkpoint_due = false;
+        if self.stage == Stage::Running {
+            self.arm_checkpoint(plan);
+        }
+    }
+
+    fn powered_off(&mut self) {
+        self.stage = match self.stage {
+            Stage::TearingDown { .. } => Stage::TearingDown { off: true },
+            _ => Stage::Unprobed,
+        };
+    }
+
+    fn sliced_op_over(&mut self) {
+        self.overdue = false;
+        self.timers.disarm(Timer::Overall);
+    }
+
+    // ---- faults ----
+
+    pub(crate) fn failed(&mut self, plan: &Plan, id: CommandId, op: Op, fault: Fault) {
+        if fault.kind == FaultKind::Unknown {
+            self.unresolved = Some((id, op));
+        }
+        if self.lost.is_some() {
+            // No wonder.
+            return;
+        }
+        if op == Op::Launch && matches!(fault.kind, FaultKind::Unknown | FaultKind::AlreadyExists) {
+            self.launch_doubt = true;
+            if self.launches < plan.policy.attempts[OpKind::Launch.index()] {
+                self.notice(Notice::Retrying { op, fault });
+                return;
+            }
+        } else if is_worth_a_retry(op, fault.kind) && self.tries.made < plan.policy.attempts[op.kind().index()] {
+            self.notice(Notice::Retrying { op, fault });
+            self.timers.arm(Timer::Retry, self.now + self.backoff(plan));
+            return;
+        }
+        self.exhausted(plan, op, fault);
+    }
+
+    /// No further attempt. While the outcome is unknown, nothing is concluded from it before a fence.
+    fn exhausted(&mut self, plan: &Plan, op: Op, fault: Fault) {
+        self.tries = Tries::default();
+        match self.unresolved {
+            Some((id, _)) => {
+                self.failing = Some((op, fault));
+                self.want_fence(plan, id, op);
+            }
+            None if op == Op::PowerOff => {
+                // A fence is the last means to stop a VM.
+                let id = CommandId { epoch: self.epoch, seq: self.commands };
+                self.failing = Some((op, fault));
+                self.want_fence(plan, id, op);
+            }
+            None => self.give_up(plan, op, fault),
+        }
+    }
+
+    fn fenced(&mut self, plan: &Plan, id: CommandId, survived: bool) -> Result<Accepted, Denied> {
+        if self.fence.take_if(|f| f.id == id && f.sent).is_none() {
+            return ignored(Ignored::NotFencing);
+        }
+        self.timers.disarm(Timer::Fence);
+        self.unresolved = None;
+        self.tries = Tries::default();
+        let failing = self.failing.take();
+        if let Some(generation) = self.snapshot {
+            self.snapshot_failed(plan, generation, Fault::new(FaultKind::Unknown));
+        }
+        let live = self.stage.is_live() || self.stage == Stage::Provisioned;
+        if live && survived {
+            self.doubt = true;
+        } else if live {
+            self.lost.get_or_insert(Loss::Unresponsive);
+        }
+        match failing {
+            Some((Op::PowerOff, fault)) => self.power_off_failed(fault, survived),
+            Some((op, fault)) => self.give_up(plan, op, fault),
+            None => {}
+        }
+        APPLIED
+    }
+
+    /// A snapshot that was begun is over without having been committed.
+    pub(crate) fn drop_snapshot(&mut self) {
+        self.snapshot = None;
+        if let Some(generation) = self.record.pending.take() {
+            self.junk.insert(generation);
+            self.changed();
+        }
+    }
+
+    fn power_off_failed(&mut self, fault: Fault, survived: bool) {
+        if !survived {
+            return self.powered_off();
+        }
+        self.end(Outcome::Failed { cause: Cause::Op { op: Op::PowerOff, fault } });
+        self.finish(Some(Leftover::MayRun));
+    }
+
+    /// What follows from an op that will not succeed. Its outcome is known, or it has been fenced.
+    fn give_up(&mut self, plan: &Plan, op: Op, fault: Fault) {
+        if op.kind().is_sliced() {
+            self.sliced_op_over();
+        }
+        match op {
+            Op::BeginSnapshot(generation) | Op::CommitSnapshot(generation) => {
+                self.snapshot_failed(plan, generation, fault);
+            }
+            Op::RemoveSnapshot(generation) => {
+                self.junk.remove(generation);
+                self.notice(Notice::CheckpointLeft { generation });
+            }
+            Op::Pause => {
+                self.notice(Notice::PauseFailed { fault });
+                self.lost.get_or_insert(Loss::NotPausable);
+            }
+            Op::Unpause => {
+                self.lost.get_or_insert(Loss::Unresponsive);
+            }
+            Op::Unregister(_) => self.finish(Some(Leftover::StillRegistered)),
+            Op::CopyOut(ix) if fault.kind != FaultKind::Unknown => {
+                self.missing.get_or_insert((op, fault));
+                self.stage = Stage::Exited(ix.0 + 1);
+            }
+            _ if self.checkpoint_is_to_blame(op, fault.kind) => self.drop_base(),
+            _ if fault.kind == FaultKind::Unknown && !matches!(self.stage, Stage::Unprobed) => {
+                self.lost.get_or_insert(Loss::Unresponsive);
+            }
+            Op::Probe if self.stage.is_live() => {
+                self.lost.get_or_insert(Loss::Unresponsive);
+            }
+            _ => self.end(Outcome::Failed { cause: Cause::Op { op, fault } }),
+        }
+    }
+
+    fn snapshot_failed(&mut self, plan: &Plan, generation: Generation, fault: Fault) {
+        self.drop_snapshot();
+        self.notice(Notice::CheckpointSkipped { generation, fault });
+        self.next_checkpoint(plan);
+        // When quitting there is no second try: the earlier checkpoint has to do.
+        self.saved |= self.record.intent == Intent::Quit;
+        let unharmed = matches!(
+            fault.kind,
+            // An unknown outcome has been fenced by now, and the fence said what became of the guest.
+            FaultKind::Refused | FaultKind::NoSpace | FaultKind::Unsupported | FaultKind::Unknown
+        );
+        if !unharmed {
+            self.lost.get_or_insert(Loss::Snapshot);
+        }
+    }
+
+    // ---- events ----
+
+    fn observed(&mut self, plan: &Plan, boot: Boot, event: Event) -> Result<Accepted, Denied> {
+        if boot != self.this_boot() {
+            return ignored(Ignored::OtherBoot);
+        }
+        let powering_on = self.flight.is_some_and(|f| f.op == Op::PowerOn);
+        match event {
+            Event::ProgramExited(status) if self.stage == Stage::Running => self.exited(status),
+            Event::ProgramExited(status) if self.may_have_launched(plan) && self.exit_seen.is_none() => {
+                self.exit_seen = Some(status);
+            }
+            Event::GuestStopped | Event::GuestRebooted
+                if self.lost.is_none() && (self.stage.is_live() || powering_on) =>
+            {
+                self.lost = Some(if event == Event::GuestStopped { Loss::Stopped } else { Loss::Rebooted });
+            }
+            Event::Progress { permille, cpu_ms } if self.stage == Stage::Running => {
+                self.reports.permille = permille.min(1000);
+                self.reports.cpu_ms = cpu_ms;
+                self.reports.progressed = true;
+                self.timers.arm(Timer::Watch, self.now + plan.policy.watch);
+            }
+            _ => return ignored(Ignored::NotNow),
+        }
+        APPLIED
+    }
+
+    /// Whether a launch is in flight, or its outcome unknown.
+    fn may_have_launched(&self, plan: &Plan) -> bool {
+        self.stage == Stage::Copying(plan.files_in) && self.launches > 0
+    }
+
+    fn now_durable(&mut self, seq: JournalSeq) -> Result<Accepted, Denied> {
+        if seq <= self.persisted || seq > self.emitted {
+            return ignored(Ignored::NotAwaited);
+        }
+        self.persisted = seq;
+        APPLIED
+    }
+
+    // ---- timers ----
+
+    pub(crate) fn fire(&mut self, plan: &Plan, timer: Timer) {
+        match timer {
+            Timer::Deadline => {
+                if let Some(flight) = self.flight.take() {
+                    self.failed(plan, flight.id, flight.op, Fault::new(FaultKind::Unknown));
+                }
+            }
+            Timer::Fence => self.fence_failed(),
+            Timer::Retry => {}
+            Timer::Quit => self.budget_spent(plan),
+            Timer::Overall => self.slices_took_too_long(plan),
+            Timer::RunLimit => self.ran_its_time(plan),
+            Timer::Checkpoint => self.checkpoint_due = true,
+            Timer::Watch => {
+                self.watch_due = true;
+                self.timers.arm(Timer::Watch, self.now + plan.policy.watch);
+            }
+        }
+    }
+
+    /// The last means has failed: say so, and what is left.
+    fn fence_failed(&mut self) {
+        if let Some(fence) = self.fence.take() {
+            if self.record.ending.is_none() {
+                self.end(Outcome::Failed { cause: Cause::Fence { op: fence.op } });
+            }
+            self.finish(Some(Leftover::MayRun));
+        }
+    }
+
+    fn slices_took_too_long(&mut self, plan: &Plan) {
+        self.overdue = true;
+        if let Some(flight) = self.flight.take_if(|f| f.op.kind().is_sliced()) {
+            self.timers.disarm(Timer::Deadline);
+            self.overdue = false;
+            self.unresolved = Some((flight.id, flight.op));
+            self.exhausted(plan, flight.op, Fault::new(FaultKind::Unknown));
+        }
+    }
+
+    fn ran_its_time(&mut self, plan: &Plan) {
+        self.account();
+        match plan.run_limit_ms {
+            Some(limit) if self.record.elapsed_ms >= limit => self.over_limit = true,
+            // The limit was longer than a timer can be.
+            _ => self.arm_run_limit(plan),
+        }
+    }
+
+    // ---- the end ----
+
+    /// Decides how the task ends; from here on there is only clearing up.
+    pub(crate) fn end(&mut self, outcome: Outcome) {
+        // Whatever else went wrong meanwhile: an abort discards.
+        let outcome = if self.record.intent == Intent::Abort { Outcome::Aborted } else { outcome };
+        self.stop_run_timers();
+        self.sliced_op_over();
+        self.timers.disarm(Timer::Quit);
+        self.record.ending = Some(outcome);
+        self.lost = None;
+        self.doubt = false;
+        self.snapshot = None;
+        self.changed();
+        self.running_since = None;
+        self.stage = Stage::TearingDown { off: false };
+    }
+
+    /// Nothing more will be done.
+    pub(crate) fn finish(&mut self, leftover: Option<Leftover>) {
+        for timer in Timer::ALL {
+            self.timers.disarm(timer);
+        }
+        self.flight = None;
+        self.unresolved = None;
+        self.failing = None;
+        self.record.ended = true;
+        self.record.leftover = leftover;
+        self.changed();
+        self.stage = Stage::Ended;
+    }
+}
+
+/// Whether a reply is one that this op can have. Anything else is a broken adapter.
+const fn fits(op: Op, reply: Reply) -> bool {
+    match reply {
+        Reply::Found(_) => matches!(op, Op::Probe),
+        Reply::Provisioned { .. } => matches!(op, Op::Provision(_)),
+        Reply::Done => !matches!(op, Op::Probe | Op::Provision(_)),
+        Reply::Pending => false,
+    }
+}
+
+/// Faults that say that the effect is there already.
+const fn is_as_good_as_done(op: Op, kind: FaultKind) -> bool {
+    match kind {
+        FaultKind::AlreadyExists => matches!(
+            op.kind(),
+            OpKind::Register | OpKind::PowerOn | OpKind::Pause | OpKind::Unpause | OpKind::MakeWorkdir
+        ),
+        FaultKind::NotFound => {
+            matches!(op.kind(), OpKind::PowerOff | OpKind::RemoveSnapshot | OpKind::Unregister)
+        }
+        _ => false,
+    }
+}
+
+/// Faults that may pass. A full disk on the host may have room again when results are to be saved.
+const fn is_worth_a_retry(op: Op, kind: FaultKind) -> bool {
+    match kind {
+        FaultKind::Refused | FaultKind::Unknown => true,
+        FaultKind::NoSpace => matches!(op.kind(), OpKind::CopyOut),
+        _ => false,
+    }
+}
