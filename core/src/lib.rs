@@ -116,7 +116,7 @@
 //! | `choose` | what to do next, from what is believed and what is wanted |
 //! | `recover` | restart, loss, fall-back |
 //! | `phase` | [`Phase`], [`Intent`] and the state diagram |
-//! | `table` | the expected verdict for every phase and trigger, written independently of `step` |
+//! | [`table`] | the expected verdict for every phase and trigger, written independently of `step` |
 //! | `command`, `input`, `output`, `journal` | the vocabulary |
 //! | `spec`, `policy` | what a task is, and how it is to be treated |
 //!
@@ -143,6 +143,7 @@ mod policy;
 mod recover;
 mod spec;
 mod step;
+pub mod table;
 mod task;
 mod time;
 mod timers;

@@ -321,6 +321,30 @@ impl Machine {
         self.record.generations.newest()
     }
 
+    /// The command that waits for its answer.
+    #[must_use]
+    pub fn in_flight(&self) -> Option<(CommandId, Op)> {
+        self.flight.map(|flight| (flight.id, flight.op))
+    }
+
+    /// The command that is being fenced.
+    #[must_use]
+    pub fn awaited_fence(&self) -> Option<CommandId> {
+        self.fence.filter(|fence| fence.sent).map(|fence| fence.id)
+    }
+
+    /// The boot whose events count.
+    #[must_use]
+    pub const fn boot(&self) -> Boot {
+        Boot { epoch: self.epoch, seq: self.boot }
+    }
+
+    /// Whether the record with this number was handed out and is not yet known to be durable.
+    #[must_use]
+    pub fn awaits_persisted(&self, seq: JournalSeq) -> bool {
+        self.persisted < seq && seq <= self.emitted
+    }
+
     /// The state without names and absolute times: two machines with equal canonical states behave alike, whatever
     /// they went through. Explorers use it to recognise a state; inputs that are ignored do not change it.
     ///
@@ -392,7 +416,7 @@ impl Machine {
         self.timers.arm(Timer::Deadline, deadline);
         self.flight = Some(Flight { id, op });
         let attempt = NonZeroU8::new(self.tries.made).unwrap_or(NonZeroU8::MIN);
-        Some(Command { id, boot: self.this_boot(), op, deadline, attempt })
+        Some(Command { id, boot: self.boot(), op, deadline, attempt })
     }
 
     fn next_report(&mut self) -> Option<Report> {
@@ -435,10 +459,6 @@ impl Machine {
             self.notice(Notice::ClockJumped { by });
         }
         self.now = now;
-    }
-
-    pub(crate) const fn this_boot(&self) -> Boot {
-        Boot { epoch: self.epoch, seq: self.boot }
     }
 
     pub(crate) fn notice(&mut self, notice: Notice) {

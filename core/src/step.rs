@@ -553,7 +553,7 @@ impl Machine {
     // ---- events ----
 
     fn observed(&mut self, plan: &Plan, boot: Boot, event: Event) -> Result<Accepted, Denied> {
-        if boot != self.this_boot() {
+        if boot != self.boot() {
             return ignored(Ignored::OtherBoot);
         }
         let powering_on = self.flight.is_some_and(|f| f.op == Op::PowerOn);
@@ -584,7 +584,7 @@ impl Machine {
     }
 
     fn now_durable(&mut self, seq: JournalSeq) -> Result<Accepted, Denied> {
-        if seq <= self.persisted || seq > self.emitted {
+        if !self.awaits_persisted(seq) {
             return ignored(Ignored::NotAwaited);
         }
         self.persisted = seq;
