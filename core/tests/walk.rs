@@ -244,6 +244,10 @@ impl Walk<'_> {
     }
 
     fn any_answer(&mut self, op: Op) -> Result<Reply, Fault> {
+        // A pause that fails at first is what makes room for a request to be taken back.
+        if op == Op::Pause && self.dice.one_in(3) {
+            return Err(Fault::new(FaultKind::Refused));
+        }
         if self.dice.one_in(self.mood.fault_in) {
             let kind = FaultKind::ALL[usize::try_from(self.dice.roll(8)).unwrap()];
             return Err(Fault::new(kind));
