@@ -245,7 +245,7 @@ impl Walk<'_> {
 
     fn any_answer(&mut self, op: Op) -> Result<Reply, Fault> {
         // A pause that fails at first is what makes room for a request to be taken back.
-        if op == Op::Pause && self.dice.one_in(3) {
+        if matches!(op, Op::Pause | Op::RemoveSnapshot(_)) && self.dice.one_in(2) {
             return Err(Fault::new(FaultKind::Refused));
         }
         if self.dice.one_in(self.mood.fault_in) {
