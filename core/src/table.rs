@@ -356,11 +356,7 @@ fn to_checkpoint(phase: PhaseKind, intent: Intent) -> Expected {
                 "denied without a running program, ignored if one is due already",
             )
         }
-        // It is, or has just ended.
-        (K::BeginningSnapshot, _) => {
-            Expected::OneOf(&[Verdict::Ignored, Verdict::Applied], "a retry of one that was given up")
-        }
-        (K::Committing, _) => {
+        (K::BeginningSnapshot | K::Committing, _) => {
             Expected::OneOf(&[Verdict::Ignored, Verdict::Denied], "denied once the program has ended")
         }
         _ => DENIED,
