@@ -246,7 +246,8 @@ impl Walk<'_> {
     fn any_answer(&mut self, op: Op) -> Result<Reply, Fault> {
         // What fails at first leaves room for a request to be taken back.
         if matches!(op, Op::Pause | Op::RemoveSnapshot(_) | Op::BeginSnapshot(_)) && self.dice.one_in(2) {
-            return Err(Fault::new(FaultKind::Refused));
+            let kind = FaultKind::ALL[usize::try_from(self.dice.roll(16).saturating_sub(8)).unwrap()];
+            return Err(Fault::new(kind));
         }
         if self.dice.one_in(self.mood.fault_in) {
             let kind = FaultKind::ALL[usize::try_from(self.dice.roll(8)).unwrap()];
@@ -276,7 +277,7 @@ impl Walk<'_> {
             3 => Power::Paused,
             _ => Power::On,
         };
-        let snapshots = self.begun.iter().filter(|_| self.dice.0 % 3 != 0).collect();
+        let snapshots = self.begun.iter().filter(|_| !self.dice.0.is_multiple_of(3)).collect();
         Found { registered: self.dice.one_in(2), power, program, snapshots }
     }
 }
