@@ -67,10 +67,7 @@ pub struct PortError {
 impl PortError {
     /// A fault of this kind.
     pub fn new(kind: FaultKind, message: impl Into<String>) -> Self {
-        Self {
-            fault: Fault::new(kind),
-            message: message.into(),
-        }
+        Self { fault: Fault::new(kind), message: message.into() }
     }
 
     /// With the hypervisor's own number.
@@ -117,9 +114,7 @@ impl EffectToken {
     /// A token that is good until it is revoked.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            revoked: Arc::new(Mutex::new(false)),
-        }
+        Self { revoked: Arc::new(Mutex::new(false)) }
     }
 
     /// Does one short thing (a rename, an unlink) unless the token has been revoked.
@@ -130,10 +125,7 @@ impl EffectToken {
         // A poisoned lock means that an effect panicked halfway: whoever comes next may still decide to revoke.
         let revoked = self.revoked.lock().unwrap_or_else(PoisonError::into_inner);
         if *revoked {
-            return Err(PortError::new(
-                FaultKind::Refused,
-                "the command was fenced before it could act",
-            ));
+            return Err(PortError::new(FaultKind::Refused, "the command was fenced before it could act"));
         }
         Ok(what())
     }
