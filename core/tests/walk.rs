@@ -254,7 +254,7 @@ impl Walk<'_> {
             return Err(Fault::new(kind));
         }
         // Now and then a reply that the op cannot have: a broken adapter must not break the machine.
-        if self.dice.one_in(300) {
+        if self.dice.one_in(60) {
             return Ok(if self.dice.one_in(2) { Reply::Pending } else { Reply::Provisioned { running: true } });
         }
         Ok(match op {
