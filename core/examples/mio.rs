@@ -3,6 +3,8 @@
 //!
 //! `cargo run -p vmtask-core --example mio`
 
+#![allow(clippy::print_stdout)]
+
 mod toy;
 
 use std::error::Error;

@@ -2,6 +2,8 @@
 //!
 //! `cargo run -p vmtask-core --example threads`
 
+#![allow(clippy::print_stdout)]
+
 mod toy;
 
 use std::error::Error;

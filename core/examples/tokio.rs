@@ -2,6 +2,8 @@
 //!
 //! `cargo run -p vmtask-core --example tokio`
 
+#![allow(clippy::print_stdout)]
+
 mod toy;
 
 use std::error::Error;

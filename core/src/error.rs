@@ -4,7 +4,6 @@ use thiserror::Error;
 
 /// What became of an input that was not denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[must_use]
 pub enum Accepted {
     /// It changed something: drain the outputs.
     Applied,

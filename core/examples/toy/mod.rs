@@ -11,7 +11,7 @@ use vmtask_core::{
     Instant, Limits, Op, Pause, Plan, Policy, ProgramSpec, Reply, Snapshots, Span, TaskSpec,
 };
 
-pub fn plan() -> Plan {
+pub(crate) fn plan() -> Plan {
     let spec = TaskSpec {
         name: "leibniz".into(),
         platform: "x86_64-pc-linux-gnu".into(),
@@ -40,32 +40,32 @@ pub fn plan() -> Plan {
 }
 
 /// Milliseconds since the program started: the machine's notion of time.
-pub struct Since(Clock);
+pub(crate) struct Since(Clock);
 
 impl Since {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self(Clock::now())
     }
 
-    pub fn now(&self) -> Instant {
+    pub(crate) fn now(&self) -> Instant {
         Instant::from_millis(u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
     /// How long to wait for a timer of the machine; an hour if there is none, because any wait may end early.
-    pub fn until(&self, timeout: Option<Instant>) -> Duration {
+    pub(crate) fn until(&self, timeout: Option<Instant>) -> Duration {
         timeout.map_or(Duration::from_secs(3600), |at| Duration::from_millis(at.since(self.now()).as_millis().into()))
     }
 }
 
 /// A hypervisor that remembers its checkpoints and nothing else.
 #[derive(Default)]
-pub struct Toy {
+pub(crate) struct Toy {
     snapshots: Mutex<Generations>,
 }
 
 impl Toy {
     /// Blocks for a while, as real ones do: call it from a worker.
-    pub fn carry_out(&self, command: &Command) -> Result<Reply, Fault> {
+    pub(crate) fn carry_out(&self, command: &Command) -> Result<Reply, Fault> {
         thread::sleep(Duration::from_millis(5));
         let mut snapshots = self.snapshots.lock().expect("no holder panics");
         match command.op {
@@ -83,7 +83,7 @@ impl Toy {
     }
 
     /// What the guest does by itself after `command`: the program ends half a second after its launch.
-    pub fn afterwards(command: &Command) -> Option<(Duration, Input)> {
+    pub(crate) fn afterwards(command: &Command) -> Option<(Duration, Input)> {
         let event = Event::ProgramExited(ExitStatus::Code(0));
         (command.op == Op::Launch)
             .then_some((Duration::from_millis(500), Input::Observed { boot: command.boot, event }))
