@@ -62,14 +62,18 @@ impl Machine {
                 self.drop_newest();
             }
         }
+        self.stage = Stage::Lost;
+        self.changed();
+        if self.record.intent == Intent::Quit {
+            // Nothing goes on from here: what was saved before is what there is.
+            return;
+        }
         self.record.restarts = self.record.restarts.saturating_add(1);
         self.record.losses = self.record.losses.saturating_add(1);
-        self.changed();
         if self.record.losses > plan.policy.max_losses {
             return self.end(Outcome::Failed { cause: Cause::Guest { loss } });
         }
         self.notice(Notice::RolledBack { to: self.next_base(), why: loss });
-        self.stage = Stage::Lost;
     }
 
     /// Nothing that was believed of the guest holds any more.

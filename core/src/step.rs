@@ -44,29 +44,25 @@ impl Machine {
                 self.roll_back(plan, loss);
                 continue;
             }
-            match self.choose(plan) {
-                Choice::End(outcome) => self.end(outcome),
-                Choice::Rest => return self.fence_unresolved(plan, None),
-                Choice::Do(op) if self.overdue && op.kind().is_sliced() => {
-                    self.overdue = false;
-                    self.exhausted(plan, op, Fault::new(FaultKind::Unknown));
-                }
-                Choice::Do(op) => {
-                    self.prepare(op);
-                    self.chosen = Some(op);
-                    return self.fence_unresolved(plan, Some(op));
+            let choice = self.choose(plan);
+            if let Choice::End(outcome) = choice {
+                self.end(outcome);
+            } else if let Some((id, op)) = self.unresolved.filter(|&(_, op)| !may_follow(choice, op)) {
+                self.want_fence(plan, id, op);
+            } else {
+                match choice {
+                    Choice::Do(op) if self.overdue && op.kind().is_sliced() => {
+                        self.overdue = false;
+                        self.exhausted(plan, op, Fault::new(FaultKind::Unknown));
+                    }
+                    Choice::Do(op) => {
+                        self.prepare(op);
+                        self.chosen = Some(op);
+                        return;
+                    }
+                    Choice::Rest | Choice::End(_) => return,
                 }
             }
-        }
-    }
-
-    /// After an unknown outcome, only the same op may be repeated (and a probe, which changes nothing); anything else,
-    /// resting included, waits for a fence.
-    fn fence_unresolved(&mut self, plan: &Plan, next: Option<Op>) {
-        let Some((id, op)) = self.unresolved else { return };
-        if next != Some(op) && next != Some(Op::Probe) {
-            self.chosen = None;
-            self.want_fence(plan, id, op);
         }
     }
 
@@ -673,6 +669,12 @@ impl Machine {
         self.changed();
         self.stage = Stage::Ended;
     }
+}
+
+/// After an unknown outcome, only the same op may be repeated (and a probe, which changes nothing); anything else,
+/// resting included, waits for a fence.
+fn may_follow(choice: Choice, unresolved: Op) -> bool {
+    matches!(choice, Choice::Do(op) if op == unresolved || op == Op::Probe)
 }
 
 /// Whether a reply is one that this op can have. Anything else is a broken adapter.

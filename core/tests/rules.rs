@@ -1,0 +1,555 @@
+//! One test for each promise that the machine makes to those who drive it.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{ALL_IT_TAKES, EXIT_0, Hand, generations, plan, spec};
+use insta::assert_snapshot;
+use rstest::rstest;
+use vmtask_core::{
+    Accepted, Back, Base, Capabilities, Cause, Denied, Event, ExitStatus, Fault, FaultKind, Generation, Ignored, Input,
+    Instant, JournalSeq, Leftover, Op, OpKind, Outcome, Pause, Phase, Plan, PlanError, Policy, Power, Program, Record,
+    Reply, Request, RestoreError, Snapshots, Span, Substitute, Task,
+};
+
+const DONE: Outcome = Outcome::Completed { exit: ExitStatus::Code(0) };
+
+#[test]
+fn a_life_without_faults_goes_through_every_step_in_order() {
+    let mut hand = Hand::new();
+    hand.request(Request::Start).unwrap();
+    hand.answer_until(|hand| hand.task.phase() == Phase::Running);
+    assert_eq!(hand.event(EXIT_0), Accepted::Applied);
+    assert_eq!(hand.until_ended(), DONE);
+    assert_snapshot!(hand.log(), @r"
+    persist 1
+    command Probe
+    command Register
+    command Provision(baseline)
+    command PowerOn
+    command AwaitTools
+    command MakeWorkdir
+    command CopyIn(0)
+    persist 2
+    command Launch
+    persist 3
+    command CopyOut(0)
+    command CopyOut(1)
+    persist 4
+    command PowerOff
+    command Unregister
+    persist 5
+    completed: exit code 0
+    ");
+}
+
+#[test]
+fn a_checkpoint_is_made_committed_journaled_and_only_then_the_oldest_goes() {
+    let mut hand = Hand::running();
+    for _ in 0..3 {
+        hand.pass(Span::from_secs(300));
+        hand.answer_until(|hand| hand.command.is_none() && hand.task.phase() == Phase::Running);
+    }
+    hand.log();
+    hand.pass(Span::from_secs(300));
+    hand.fast_disk = false;
+    hand.answer_until(|hand| hand.command.is_none());
+    // The commit is not durable in the journal, so nothing may be deleted on the strength of it.
+    hand.log();
+    hand.pass(Span::from_secs(1));
+    assert_snapshot!(hand.log(), @"");
+    hand.disk_is_done();
+    assert_snapshot!(hand.log(), @r"
+    command RemoveSnapshot(2)
+    checkpoint 4
+    ");
+    assert_eq!(hand.task.record().generations, generations(&[4, 3]));
+}
+
+#[rstest]
+#[case::launch(OpKind::CopyIn, "command Launch")]
+fn a_gated_command_waits_until_the_newest_record_is_durable(#[case] before: OpKind, #[case] gated: &str) {
+    let mut hand = Hand::new();
+    hand.request(Request::Start).unwrap();
+    hand.until_flying(before);
+    hand.fast_disk = false;
+    hand.log();
+    hand.succeed();
+    assert!(!hand.log().contains(gated));
+    // An earlier record being durable does not open the gate, and neither does one that was never written.
+    let seq = hand.written.unwrap().seq;
+    assert_eq!(hand.feed(Input::Persisted(JournalSeq(seq.0 - 1))), Ok(Accepted::Ignored(Ignored::NotAwaited)));
+    assert_eq!(hand.feed(Input::Persisted(JournalSeq(seq.0 + 1))), Ok(Accepted::Ignored(Ignored::NotAwaited)));
+    assert_snapshot!(hand.log(), @"");
+    hand.disk_is_done();
+    assert_eq!(hand.log(), gated);
+}
+
+#[test]
+fn pausing_and_powering_off_never_wait_for_the_disk() {
+    let mut hand = Hand::running();
+    hand.fast_disk = false;
+    hand.request(Request::Suspend).unwrap();
+    assert_snapshot!(hand.log(), @r"
+    persist 3
+    command Pause
+    ");
+    hand.succeed();
+    hand.request(Request::Quit { budget_ms: 0 }).unwrap();
+    assert_snapshot!(hand.log(), @r"
+    persist 5
+    command PowerOff
+    ");
+}
+
+#[test]
+fn late_duplicate_and_foreign_answers_change_nothing() {
+    let mut hand = Hand::new();
+    hand.request(Request::Start).unwrap();
+    let probe = hand.command.unwrap();
+    hand.succeed();
+    let before = hand.task.machine().canonical(Instant::from_millis(hand.now));
+    let result = Ok(Reply::Done);
+    let foreign = vmtask_core::CommandId { epoch: 99, seq: probe.id.seq };
+    assert_eq!(hand.feed(Input::Completed { id: probe.id, result }), Ok(Accepted::Ignored(Ignored::NotInFlight)));
+    assert_eq!(hand.feed(Input::Completed { id: foreign, result }), Ok(Accepted::Ignored(Ignored::ForeignEpoch)));
+    assert_eq!(hand.feed(Input::Fenced { id: probe.id, survived: false }), Ok(Accepted::Ignored(Ignored::NotFencing)));
+    assert_eq!(hand.task.machine().canonical(Instant::from_millis(hand.now)), before);
+}
+
+#[test]
+fn an_exit_from_before_a_roll_back_is_ignored() {
+    let mut hand = Hand::running();
+    let boot = hand.task.machine().boot();
+    let _ = hand.event(Event::GuestStopped);
+    hand.answer_until(|hand| hand.task.phase() == Phase::Running);
+    assert_eq!(hand.feed(Input::Observed { boot, event: EXIT_0 }), Ok(Accepted::Ignored(Ignored::OtherBoot)));
+    assert_eq!(hand.task.phase(), Phase::Running);
+}
+
+#[test]
+fn after_an_unknown_outcome_the_same_op_is_repeated_and_fenced_before_anything_else() {
+    let mut hand = Hand::new();
+    hand.request(Request::Start).unwrap();
+    hand.until_flying(OpKind::CopyIn);
+    hand.log();
+    let _ = hand.fail(FaultKind::Unknown);
+    hand.pass(Span::from_secs(1));
+    hand.succeed();
+    assert_snapshot!(hand.log(), @r"
+    notice: CopyIn(0): outcome unknown; trying again
+    command CopyIn(0) (attempt 2)
+    fence
+    ");
+    // The copy that was given up can no longer act; what else is true is looked at first.
+    let _ = hand.fenced(true);
+    hand.succeed();
+    assert_snapshot!(hand.log(), @r"
+    command Probe
+    persist 2
+    command Launch
+    ");
+}
+
+#[test]
+fn a_launch_whose_reply_is_lost_is_looked_at_and_not_repeated() {
+    let mut hand = Hand::new();
+    hand.request(Request::Start).unwrap();
+    hand.until_flying(OpKind::Launch);
+    hand.found.program = Program::Running;
+    hand.log();
+    let _ = hand.fail(FaultKind::Unknown);
+    hand.succeed();
+    assert_snapshot!(hand.log(), @r"
+    command Probe
+    notice: Launch: outcome unknown; trying again
+    fence
+    ");
+    let _ = hand.fenced(true);
+    hand.succeed();
+    assert_eq!(hand.task.phase(), Phase::Running);
+    assert_snapshot!(hand.log(), @"command Probe");
+}
+
+#[test]
+fn a_guest_that_does_not_survive_the_fence_is_powered_off_probed_and_restored() {
+    let mut hand = Hand::running();
+    hand.pass(Span::from_secs(300));
+    hand.answer_until(|hand| hand.command.is_none() && hand.task.phase() == Phase::Running);
+    let _ = hand.event(EXIT_0);
+    hand.log();
+    for _ in 0..3 {
+        hand.pass(Span::from_secs(40));
+    }
+    let _ = hand.fenced(false);
+    hand.answer_until(|hand| hand.task.phase() == Phase::Running);
+    assert_snapshot!(hand.log(), @r"
+    notice: CopyOut(0): outcome unknown; trying again
+    command CopyOut(0) (attempt 2)
+    notice: CopyOut(0): outcome unknown; trying again
+    command CopyOut(0) (attempt 3)
+    fence
+    persist 6
+    command PowerOff
+    notice: the guest no longer answered; going on from checkpoint 1
+    command Probe
+    command Register
+    command Provision(checkpoint 1)
+    command PowerOn
+    command AwaitTools
+    command Probe
+    ");
+}
+
+#[test]
+fn a_fence_that_is_not_answered_ends_failed_with_a_leftover() {
+    let mut hand = Hand::running();
+    hand.request(Request::Suspend).unwrap();
+    hand.request(Request::Abort).unwrap();
+    hand.pass(Span::from_secs(31));
+    assert_eq!(hand.task.outcome(), Some(Outcome::Aborted));
+    assert_eq!(hand.task.leftover(), Some(Leftover::MayRun));
+
+    let mut hand = Hand::running();
+    hand.request(Request::Suspend).unwrap();
+    hand.pass(Span::from_secs(100));
+    assert_eq!(hand.task.outcome(), Some(Outcome::Failed { cause: Cause::Fence { op: Op::Pause } }));
+    assert_eq!(hand.task.leftover(), Some(Leftover::MayRun));
+}
+
+#[test]
+fn an_abort_fences_at_once_and_discards() {
+    let mut hand = Hand::new();
+    hand.request(Request::Start).unwrap();
+    hand.until_flying(OpKind::CopyIn);
+    hand.log();
+    hand.request(Request::Abort).unwrap();
+    let _ = hand.fenced(true);
+    assert_eq!(hand.until_ended(), Outcome::Aborted);
+    assert_snapshot!(hand.log(), @r"
+    persist 2
+    fence
+    persist 3
+    command PowerOff
+    command Unregister
+    persist 4
+    aborted
+    ");
+    assert_eq!(hand.request(Request::Abort), Ok(Accepted::Ignored(Ignored::Ending)));
+}
+
+#[test]
+fn an_abort_that_was_journaled_is_taken_up_by_the_next_manager() {
+    let mut hand = Hand::running();
+    hand.request(Request::Abort).unwrap();
+    let mut next = hand.restarted(2);
+    assert_eq!(next.until_ended(), Outcome::Aborted);
+}
+
+#[test]
+fn a_quit_pauses_saves_and_stops_and_the_next_manager_goes_on_from_there() {
+    let mut hand = Hand::running();
+    hand.request(Request::Quit { budget_ms: 20_000 }).unwrap();
+    assert_eq!(hand.until_ended(), Outcome::Stopped { checkpoint: Some(Generation(1)) });
+    assert_snapshot!(hand.log(), @r"
+    persist 3
+    command Pause
+    persist 4
+    command BeginSnapshot(1)
+    command CommitSnapshot(1)
+    persist 6
+    command PowerOff
+    checkpoint 1
+    command Unregister(keep checkpoints)
+    persist 7
+    stopped; resumes from checkpoint 1
+    ");
+    hand.found.registered = false;
+    let mut next = hand.restarted(2);
+    next.answer_until(|hand| hand.task.phase() == Phase::Running);
+    assert_snapshot!(next.log(), @r"
+    persist 8
+    command Probe
+    command Register
+    command Provision(checkpoint 1)
+    command PowerOn
+    command AwaitTools
+    command Probe
+    ");
+    assert_eq!(next.task.record().restarts, 0, "nothing was lost");
+}
+
+#[test]
+fn a_quit_that_runs_out_of_time_fences_and_reports_only_what_was_committed() {
+    let mut hand = Hand::running();
+    hand.request(Request::Quit { budget_ms: 2000 }).unwrap();
+    hand.until_flying(OpKind::CommitSnapshot);
+    hand.log();
+    hand.pass(Span::from_secs(2));
+    let _ = hand.fenced(false);
+    assert_eq!(hand.until_ended(), Outcome::Stopped { checkpoint: None });
+    assert_snapshot!(hand.log(), @r"
+    fence
+    persist 7
+    command PowerOff
+    notice: checkpoint 1 was not taken: outcome unknown; the earlier ones stand
+    command Unregister(keep checkpoints)
+    persist 8
+    stopped before the first checkpoint; starts over when resumed
+    ");
+}
+
+#[test]
+fn a_suspend_during_copy_in_is_kept_and_the_guests_deadlines_stand_still() {
+    let mut hand = Hand::new();
+    hand.request(Request::Start).unwrap();
+    hand.until_flying(OpKind::CopyIn);
+    hand.request(Request::Suspend).unwrap();
+    let _ = hand.answer(Ok(Reply::Pending));
+    hand.until_flying(OpKind::Pause);
+    hand.succeed();
+    assert_eq!(hand.task.phase(), Phase::Paused { back: Back::CopyingIn });
+    assert_eq!(hand.task.poll_timeout(), None, "nothing is due while the guest stands still");
+    hand.now += 40 * 24 * 3600 * 1000;
+    hand.request(Request::Resume).unwrap();
+    hand.until_flying(OpKind::CopyIn);
+    hand.answer_until(|hand| hand.task.phase() == Phase::Running);
+}
+
+#[test]
+fn a_suspended_task_whose_guest_dies_stays_off_until_it_is_resumed() {
+    let mut hand = Hand::running();
+    hand.request(Request::Suspend).unwrap();
+    hand.succeed();
+    let _ = hand.event(Event::GuestStopped);
+    hand.found.power = Power::Off;
+    hand.answer_until(|hand| hand.command.is_none());
+    assert_eq!(hand.task.phase(), Phase::Paused { back: Back::Off });
+    hand.request(Request::Resume).unwrap();
+    hand.answer_until(|hand| hand.task.phase() == Phase::Running);
+}
+
+#[test]
+fn an_exit_while_pausing_is_kept() {
+    let mut hand = Hand::running();
+    hand.request(Request::Suspend).unwrap();
+    let _ = hand.event(Event::ProgramExited(ExitStatus::Signal(11)));
+    hand.succeed();
+    assert_eq!(hand.task.phase(), Phase::Paused { back: Back::CopyingOut });
+    hand.request(Request::Resume).unwrap();
+    assert_eq!(hand.until_ended(), Outcome::Completed { exit: ExitStatus::Signal(11) });
+}
+
+#[test]
+fn a_clock_jump_arms_deadlines_anew_instead_of_firing_them() {
+    let mut hand = Hand::new();
+    hand.request(Request::Start).unwrap();
+    hand.until_flying(OpKind::AwaitTools);
+    hand.log();
+    hand.now += 8 * 3600 * 1000;
+    hand.timeout();
+    assert_snapshot!(hand.log(), @"notice: 28800.000s passed at once (did the computer sleep?); deadlines armed anew");
+    assert!(hand.command.is_some());
+    hand.answer_until(|hand| hand.task.phase() == Phase::Running);
+}
+
+#[test]
+fn a_checkpoint_that_does_not_restore_is_left_for_the_one_before_and_then_for_the_baseline() {
+    let mut hand = Hand::running();
+    for _ in 0..2 {
+        hand.pass(Span::from_secs(300));
+        hand.answer_until(|hand| hand.command.is_none() && hand.task.phase() == Phase::Running);
+    }
+    let _ = hand.event(Event::GuestStopped);
+    hand.log();
+    for _ in 0..2 {
+        hand.until_flying(OpKind::Provision);
+        let _ = hand.fail(FaultKind::Fatal);
+    }
+    hand.until_flying(OpKind::Provision);
+    assert_snapshot!(hand.log(), @r"
+    command Probe
+    command Provision(checkpoint 2)
+    persist 8
+    command PowerOff
+    notice: checkpoint 2 is missing or does not restore; using the one before it
+    command Probe
+    command Provision(checkpoint 1)
+    persist 9
+    command PowerOff
+    notice: checkpoint 1 is missing or does not restore; using the one before it
+    command Probe
+    persist 10
+    command Provision(baseline)
+    ");
+    assert_eq!(hand.task.record().next_generation, Generation(3), "numbers are not used again");
+    hand.answer_until(|hand| hand.task.phase() == Phase::Running);
+}
+
+#[test]
+fn a_host_that_cannot_start_the_vm_just_now_does_not_cost_a_checkpoint() {
+    let mut hand = Hand::running();
+    hand.pass(Span::from_secs(300));
+    hand.answer_until(|hand| hand.command.is_none() && hand.task.phase() == Phase::Running);
+    let _ = hand.event(Event::GuestStopped);
+    hand.until_flying(OpKind::PowerOn);
+    for _ in 0..3 {
+        let _ = hand.fail(FaultKind::Refused);
+        hand.pass(Span::from_secs(2));
+    }
+    let fault = Fault::new(FaultKind::Refused);
+    assert_eq!(hand.until_ended(), Outcome::Failed { cause: Cause::Op { op: Op::PowerOn, fault } });
+    assert_eq!(hand.task.record().generations, generations(&[1]));
+}
+
+#[test]
+fn a_checkpoint_that_was_committed_but_not_journaled_counts_after_a_crash() {
+    let mut hand = Hand::running();
+    hand.pass(Span::from_secs(300));
+    hand.until_flying(OpKind::CommitSnapshot);
+    hand.found.snapshots = generations(&[1]);
+    hand.found.power = Power::Off;
+    let mut next = hand.restarted(2);
+    next.until_flying(OpKind::Provision);
+    assert_eq!(next.command.unwrap().op, Op::Provision(Base::Checkpoint(Generation(1))));
+}
+
+#[test]
+fn a_vm_that_outlived_its_manager_is_adopted() {
+    let hand = Hand::running();
+    let mut next = hand.restarted(2);
+    next.answer_until(|hand| hand.task.phase() == Phase::Running);
+    assert_snapshot!(next.log(), @r"
+    persist 3
+    command Probe
+    command AwaitTools
+    command Probe
+    ");
+    assert_eq!(next.event(EXIT_0), Accepted::Applied);
+    assert_eq!(next.until_ended(), DONE);
+}
+
+#[test]
+fn a_full_disk_skips_a_checkpoint_and_the_next_is_tried_in_its_turn() {
+    let mut hand = Hand::running();
+    hand.pass(Span::from_secs(300));
+    hand.until_flying(OpKind::BeginSnapshot);
+    hand.log();
+    let _ = hand.fail(FaultKind::NoSpace);
+    hand.answer_until(|hand| hand.command.is_none());
+    assert_snapshot!(hand.log(), @r"
+    persist 4
+    notice: checkpoint 1 was not taken: no space left; the earlier ones stand
+    command RemoveSnapshot(1)
+    ");
+    hand.pass(Span::from_secs(300));
+    hand.until_flying(OpKind::BeginSnapshot);
+    assert_eq!(hand.command.unwrap().op, Op::BeginSnapshot(Generation(2)));
+}
+
+#[test]
+fn a_missing_output_fails_the_task_after_the_others_were_collected() {
+    let mut hand = Hand::running();
+    let _ = hand.event(EXIT_0);
+    hand.log();
+    let _ = hand.fail(FaultKind::NotFound);
+    let fault = Fault::new(FaultKind::NotFound);
+    let op = Op::CopyOut(vmtask_core::FileIx(0));
+    assert_eq!(hand.until_ended(), Outcome::Failed { cause: Cause::Op { op, fault } });
+    assert!(hand.log().contains("command CopyOut(1)"));
+}
+
+#[test]
+fn a_guest_that_is_lost_again_and_again_fails_the_task() {
+    let mut hand = Hand::running();
+    for _ in 0..6 {
+        hand.answer_until(|hand| hand.task.phase() == Phase::Running);
+        let _ = hand.event(Event::GuestRebooted);
+    }
+    let cause = Cause::Guest { loss: vmtask_core::Loss::Rebooted };
+    assert_eq!(hand.until_ended(), Outcome::Failed { cause });
+}
+
+#[test]
+fn a_program_that_runs_too_long_fails_the_task() {
+    let mut hand = Hand::running();
+    for _ in 0..24 * 12 {
+        hand.pass(Span::from_secs(300));
+        hand.answer_until(|hand| hand.command.is_none());
+    }
+    assert_eq!(hand.until_ended(), Outcome::Failed { cause: Cause::RunLimit });
+}
+
+#[rstest]
+#[case::suspend(Request::Suspend, Denied::NotStarted)]
+#[case::resume(Request::Resume, Denied::NotStarted)]
+#[case::checkpoint(Request::Checkpoint, Denied::NotStarted)]
+fn before_the_start_there_is_nothing_to_hold_or_save(#[case] request: Request, #[case] why: Denied) {
+    assert_eq!(Hand::new().request(request), Err(why));
+}
+
+#[rstest]
+#[case::quit(Request::Quit { budget_ms: 0 }, Outcome::Stopped { checkpoint: None })]
+#[case::abort(Request::Abort, Outcome::Aborted)]
+fn before_the_start_a_task_ends_without_touching_anything(#[case] request: Request, #[case] outcome: Outcome) {
+    let mut hand = Hand::new();
+    hand.request(request).unwrap();
+    assert_eq!(hand.task.outcome(), Some(outcome));
+    assert!(!hand.log().contains("command"));
+}
+
+#[test]
+fn what_a_hypervisor_lacks_is_substituted_and_told_or_denied_before_anything_is_touched() {
+    let poor = Capabilities {
+        linked_clones: false,
+        snapshots: Snapshots::None,
+        pause: Pause::None,
+        guest_login: true,
+        outlives_manager: false,
+        disk: false,
+    };
+    let plan = Plan::new(&spec(), Policy::default(), poor).unwrap();
+    let substitutes: Vec<_> = plan.substitutes(&spec()).collect();
+    assert_eq!(substitutes, [Substitute::CopyForClone, Substitute::NoPause, Substitute::NoCheckpoints]);
+    let mut hand = Hand::with(Task::new(plan, 1));
+    hand.request(Request::Start).unwrap();
+    hand.answer_until(|hand| hand.task.phase() == Phase::Running);
+    assert!(hand.log().contains("command LogIn"));
+    assert_eq!(hand.request(Request::Suspend), Err(Denied::CannotPause));
+    assert_eq!(hand.request(Request::Checkpoint), Err(Denied::NoCheckpoints));
+
+    let mut spec = spec();
+    spec.limits.disk = Some(1 << 30);
+    assert_eq!(Plan::new(&spec, Policy::default(), poor), Err(PlanError::NoDisk));
+    spec.checkpoint.as_mut().unwrap().keep = 9;
+    let too_many = Plan::new(&spec, Policy::default(), ALL_IT_TAKES);
+    assert_eq!(too_many, Err(PlanError::Keep { keep: 9, max: Plan::MAX_KEEP }));
+}
+
+#[test]
+fn a_finished_task_is_over_at_once_and_a_failed_one_runs_again() {
+    let mut hand = Hand::running();
+    let _ = hand.event(EXIT_0);
+    hand.until_ended();
+    assert_eq!(Task::restore(hand.durable.unwrap(), plan(), 2).unwrap().outcome(), Some(DONE));
+
+    let failed = Record {
+        seq: JournalSeq(9),
+        ending: Some(Outcome::Failed { cause: Cause::RunLimit }),
+        ended: true,
+        ..Record::new()
+    };
+    assert_eq!(Task::restore(failed, plan(), 2).unwrap().phase(), Phase::Probing);
+}
+
+#[rstest]
+#[case::newer(Record { version: 99, seq: JournalSeq(1), ..Record::new() }, RestoreError::Newer { found: 99, known: 1 })]
+#[case::no_number(Record::new(), RestoreError::Contradiction { what: "its number is 0, which no record has" })]
+#[case::ended(
+    Record { seq: JournalSeq(1), ended: true, ..Record::new() },
+    RestoreError::Contradiction { what: "the task has ended, but not how" }
+)]
+fn a_record_that_no_machine_has_written_is_refused(#[case] record: Record, #[case] why: RestoreError) {
+    assert_eq!(Task::restore(record, plan(), 1).map(|_| ()), Err(why));
+}
