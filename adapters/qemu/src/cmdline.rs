@@ -1,0 +1,195 @@
+//! QEMU's command line, and nothing else: what a guest sees of its machine is decided here and by the platform.
+//!
+//! Saved states are loaded into machines that were described by the same line, so its order is part of their format:
+//! raise [`LAYOUT`] whenever a device changes.
+
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use crate::host::Accel;
+use crate::image::Image;
+use crate::sockets::Channel;
+
+/// Names the set of devices below. Templates and checkpoints of another layout are not loaded.
+pub(crate) const LAYOUT: u32 = 1;
+
+/// Where the guest's memory comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Memory {
+    /// Its own.
+    Anonymous,
+    /// An inherited descriptor, mapped shared: what the guest writes is what the descriptor holds.
+    Shared(RawFd),
+    /// An inherited descriptor, mapped private: a copy is made of each page that is written.
+    Private(RawFd),
+}
+
+/// How the machine comes to life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// It boots.
+    Boot,
+    /// It waits for a saved state.
+    Incoming,
+}
+
+/// One layer of a disk, lowest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Layer {
+    /// Its name within QEMU.
+    pub(crate) node: String,
+    /// Its file, qcow2.
+    pub(crate) file: PathBuf,
+}
+
+/// All that varies.
+#[derive(Clone, Debug)]
+pub(crate) struct Line<'a> {
+    pub(crate) image: &'a Image,
+    /// A kernel in place of the image's, for machines that never boot.
+    pub(crate) kernel: Option<PathBuf>,
+    pub(crate) accel: Accel,
+    pub(crate) bytes: u64,
+    pub(crate) cpus: u8,
+    pub(crate) memory: Memory,
+    pub(crate) start: Start,
+    /// The disk's layers, lowest first; none for a task without a disk. The last is written to.
+    pub(crate) disk: Vec<Layer>,
+    /// Listening sockets, in the order of [`Channel::ALL`].
+    pub(crate) sockets: [RawFd; 4],
+}
+
+impl Line<'_> {
+    /// The arguments.
+    pub(crate) fn args(&self) -> Vec<String> {
+        let mut args = Vec::new();
+        let mut add = |words: &[&str]| args.extend(words.iter().map(|&word| word.to_owned()));
+        add(&["-nodefaults", "-no-user-config", "-display", "none"]);
+        add(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
+        // A guest that resets has lost its program: QEMU ends, and says why.
+        add(&["-no-reboot", "-rtc", "base=utc"]);
+        add(&["-machine", &format!("{},memory-backend=m0", self.image.machine)]);
+        add(&["-accel", self.accel.name(), "-cpu", &self.image.cpu]);
+        add(&["-m", &format!("{}k", self.bytes / 1024), "-smp", &self.cpus.to_string()]);
+        let size = self.bytes;
+        let memory = match self.memory {
+            Memory::Anonymous => json!({ "qom-type": "memory-backend-ram", "id": "m0", "size": size }),
+            Memory::Shared(fd) | Memory::Private(fd) => json!({
+                "qom-type": "memory-backend-file", "id": "m0", "size": size,
+                "mem-path": format!("/proc/self/fd/{fd}"),
+                "share": matches!(self.memory, Memory::Shared(_)),
+            }),
+        };
+        add(&["-object", &memory.to_string()]);
+        match &self.kernel {
+            Some(kernel) => add(&["-kernel", &kernel.to_string_lossy()]),
+            None => {
+                add(&["-kernel", &self.image.kernel.to_string_lossy()]);
+                add(&["-initrd", &self.image.initrd.to_string_lossy()]);
+                add(&["-append", &self.image.cmdline]);
+            }
+        }
+        if self.start == Start::Incoming {
+            add(&["-incoming", "defer"]);
+        }
+        // Whatever starts, starts when we say so.
+        add(&["-S"]);
+        self.channels(&mut add);
+        self.disk(&mut add);
+        args
+    }
+
+    fn channels(&self, add: &mut impl FnMut(&[&str])) {
+        // A ring in QEMU's memory: a program may flood the console, and only its end is of use to anybody.
+        add(&["-chardev", "ringbuf,id=console,size=65536", "-serial", "chardev:console"]);
+        add(&["-device", "virtio-serial-pci,id=vs0,max_ports=4,addr=0x3"]);
+        for (channel, fd) in Channel::ALL.into_iter().zip(self.sockets) {
+            let (id, port) = match channel {
+                Channel::Qmp => ("qmp", None),
+                Channel::Agent => ("agent", Some((1, "org.qemu.guest_agent.0"))),
+                Channel::Files => ("files", Some((2, "org.vmtask.files.0"))),
+                Channel::Events => ("events", Some((3, "org.vmtask.events.0"))),
+            };
+            add(&["-chardev", &format!("socket,id={id},fd={fd},server=on,wait=off")]);
+            match port {
+                None => add(&["-mon", "chardev=qmp,mode=control"]),
+                Some((number, name)) => {
+                    add(&["-device", &format!("virtserialport,bus=vs0.0,nr={number},chardev={id},name={name}")])
+                }
+            }
+        }
+    }
+
+    fn disk(&self, add: &mut impl FnMut(&[&str])) {
+        let mut below: Option<&str> = None;
+        for (index, layer) in self.disk.iter().enumerate() {
+            let node = json!({
+                "driver": "qcow2",
+                "node-name": layer.node,
+                "read-only": index + 1 < self.disk.len(),
+                "backing": below,
+                "file": { "driver": "file", "filename": layer.file.to_string_lossy() },
+            });
+            add(&["-blockdev", &node.to_string()]);
+            below = Some(&layer.node);
+        }
+        if let Some(top) = below {
+            add(&["-device", &format!("virtio-blk-pci,id=disk,drive={top},addr=0x4")]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image() -> Image {
+        Image {
+            kernel: "/p/vmlinux".into(),
+            initrd: "/p/root,1.cpio".into(),
+            cmdline: "console=ttyS0 quiet".into(),
+            machine: "pc-q35-7.2,hpet=off".into(),
+            cpu: "Nehalem,enforce".into(),
+            memory: 256 << 20,
+            linux32: false,
+            fingerprint: "f".into(),
+        }
+    }
+
+    #[test]
+    fn a_cold_boot() {
+        let image = image();
+        let line = Line {
+            image: &image,
+            kernel: None,
+            accel: Accel::Tcg,
+            bytes: 256 << 20,
+            cpus: 1,
+            memory: Memory::Anonymous,
+            start: Start::Boot,
+            disk: Vec::new(),
+            sockets: [10, 11, 12, 13],
+        };
+        insta::assert_snapshot!(line.args().join("\n"));
+    }
+
+    #[test]
+    fn a_warm_clone_with_a_disk() {
+        let image = image();
+        let layer = |node: &str| Layer { node: node.into(), file: format!("/t/a,b \"c\"/{node}.qcow2").into() };
+        let line = Line {
+            image: &image,
+            kernel: Some("/cache/stub".into()),
+            accel: Accel::Kvm,
+            bytes: 512 << 20,
+            cpus: 2,
+            memory: Memory::Private(9),
+            start: Start::Incoming,
+            disk: vec![layer("base"), layer("d1")],
+            sockets: [10, 11, 12, 13],
+        };
+        insta::assert_snapshot!(line.args().join("\n"));
+    }
+}

@@ -1,0 +1,255 @@
+//! The commands that carry files and checkpoints.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use vmtask_core::{FaultKind, FileIx, Generation, Reply};
+use vmtask_driver::{EffectToken, PortError};
+
+use crate::checkpoint::{Machine, Manifest};
+use crate::fault::{Fault, during};
+use crate::guest;
+use crate::instance::lock_within;
+use crate::live::Live;
+use crate::ops::{GUEST, SLICE, layer, open_input};
+use crate::results::Place;
+use crate::snapshot::{Mode, NextLayer, Snapshot};
+use crate::sockets::Channel;
+use crate::stream::{CopyIn, CopyOut, Slice, StreamError, Way};
+use crate::vm::QemuVm;
+use crate::wait::Wait;
+use crate::{disk, host};
+
+/// How long freezing the guest may take. Live copies are not waited for here.
+const FREEZE: Duration = Duration::from_secs(60);
+/// The most that is kept of a failed program's standard error.
+const STDERR: u64 = 1 << 20;
+
+impl QemuVm {
+    pub(crate) fn copy_in(&self, live: &Live, ix: FileIx, token: &EffectToken) -> Result<Reply, PortError> {
+        let spec = self.setup.spec.files_in.get(ix.index());
+        let spec = spec.ok_or_else(|| no_such_file("input", ix))?;
+        let path = self.setup.inputs.join(&spec.host);
+        let what = format!("copying {} in", path.display());
+        let wait = Wait::command(token, GUEST);
+        let mut work = lock_within(&live.work, &wait).map_err(during(&what))?;
+        let mut transfer = match work.copy_in.take() {
+            Some((begun, transfer)) if begun == ix.0 => transfer,
+            _ => {
+                let file =
+                    open_input(&path).map_err(|error| PortError::new(FaultKind::Fatal, format!("{what}: {error}")))?;
+                CopyIn::new(file, &spec.guest, spec.executable).map_err(during(&what))?
+            }
+        };
+        let mut agent = lock_within(&live.instance.agent, &wait).map_err(during(&what))?;
+        let connect = live.instance.connector(Channel::Files);
+        let slice = transfer
+            .step(&mut Way { agent: &mut agent, connect: &connect, wait, until: Instant::now() + SLICE })
+            .map_err(during(&what))?;
+        if slice == Slice::Pending {
+            work.copy_in = Some((ix.0, transfer));
+            return Ok(Reply::Pending);
+        }
+        Ok(Reply::Done)
+    }
+
+    pub(crate) fn copy_out(&self, live: &Live, ix: FileIx, token: &EffectToken) -> Result<Reply, PortError> {
+        let spec = self.setup.spec.files_out.get(ix.index());
+        let spec = spec.ok_or_else(|| no_such_file("output", ix))?;
+        let what = format!("copying the output {:?} out", spec.guest);
+        let wait = Wait::command(token, GUEST);
+        let mut work = lock_within(&live.work, &wait).map_err(during(&what))?;
+        let (place, mut transfer) = match work.copy_out.take() {
+            Some((begun, place, transfer)) if begun == ix.0 => (place, transfer),
+            _ => {
+                let place = Place::below(&self.setup.results, &spec.host).map_err(during(&what))?;
+                let file = place.begin().map_err(during(&what))?;
+                let limit = self.setup.spec.limits.output;
+                (place, CopyOut::new(file, &spec.guest, limit))
+            }
+        };
+        match step_out(live, &mut transfer, wait, SLICE) {
+            Ok(Slice::Pending) => {
+                work.copy_out = Some((ix.0, place, transfer));
+                Ok(Reply::Pending)
+            }
+            Ok(Slice::Done) => {
+                token.act(|| place.finish())?.map_err(during(&what))?;
+                Ok(Reply::Done)
+            }
+            Err(error) => {
+                let _ = token.act(|| place.abandon());
+                let missing = matches!(&error, StreamError::Guest(e) if e.code() == Some(guest::NO_FILE));
+                if missing && spec.optional {
+                    return Ok(Reply::Done);
+                }
+                if missing {
+                    let said = self.keep_stderr(live, token);
+                    let text = format!("the program did not write the output {:?}{said}", spec.guest);
+                    return Err(PortError::new(FaultKind::NotFound, text));
+                }
+                Err(error.during(&what))
+            }
+        }
+    }
+
+    /// Keeps what a program that failed to deliver wrote to its standard error, and quotes its end.
+    fn keep_stderr(&self, live: &Live, token: &EffectToken) -> String {
+        let name = &self.setup.spec.program.stderr;
+        let kept = (|| {
+            let place = Place::below(self.paths.dir(), "guest-stderr.txt").ok()?;
+            let file = place.begin().ok()?;
+            let reading = file.try_clone().ok()?;
+            let mut transfer = CopyOut::new(file, name, STDERR);
+            let wait = Wait::command(token, GUEST);
+            let done = step_out(live, &mut transfer, wait, Duration::from_secs(10));
+            if !matches!(done, Ok(Slice::Done)) || !matches!(token.act(|| place.finish()), Ok(Ok(()))) {
+                let _ = token.act(|| place.abandon());
+                return None;
+            }
+            last_lines(&reading)
+        })();
+        kept.map_or_else(String::new, |end| {
+            format!("; its standard error is kept in guest-stderr.txt and ends with: {end}")
+        })
+    }
+
+    pub(crate) fn begin_snapshot(
+        &self,
+        live: &Arc<Live>,
+        generation: Generation,
+        token: &EffectToken,
+    ) -> Result<(), PortError> {
+        let what = format!("beginning checkpoint {generation}");
+        let wait = Wait::command(token, FREEZE);
+        let mut work = lock_within(&live.work, &wait).map_err(during(&what))?;
+        if work.snapshot.as_ref().is_some_and(|begun| begun.generation == generation) {
+            // Begun already; only the answer was lost.
+            return Ok(());
+        }
+        if work.snapshot.is_some() {
+            return Err(PortError::new(FaultKind::Refused, format!("{what}: another one is not finished")));
+        }
+        // Every page once, with its heading, and the devices.
+        let reserve = live.memory + live.memory / 64 + (32 << 20);
+        let running = live.wish().running;
+        let mode = match (running, host::background_snapshots()) {
+            (false, _) => Mode::Held,
+            (true, Ok(())) => Mode::Background,
+            (true, Err(_)) => Mode::Live,
+        };
+        let file = self.store.begin(generation, reserve).map_err(during(&what))?;
+        let next = self.next_layer(live)?;
+        match Snapshot::begin(live, generation, mode, file, next, &wait) {
+            Ok(snapshot) => {
+                work.snapshot = Some(snapshot);
+                Ok(())
+            }
+            Err(error) => {
+                if error.fault.kind == FaultKind::Fatal {
+                    let _ = live.kill(crate::vm::DEATH);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// A layer to write to from the snapshot on.
+    fn next_layer(&self, live: &Live) -> Result<Option<NextLayer>, PortError> {
+        let Some(size) = self.setup.spec.limits.disk else {
+            return Ok(None);
+        };
+        let Some(top) = live.layers().last().cloned() else {
+            return Ok(None);
+        };
+        let file = disk::next_file(&self.paths.disk());
+        disk::create(&self.setup.qemu, &file, Some(&top.file), size)
+            .map_err(during("making the next layer of the disk"))?;
+        Ok(Some(NextLayer { layer: layer(&file), above: top.node }))
+    }
+
+    pub(crate) fn commit_snapshot(
+        &self,
+        live: &Live,
+        generation: Generation,
+        token: &EffectToken,
+    ) -> Result<Reply, PortError> {
+        let what = format!("writing checkpoint {generation}");
+        let wait = Wait::command(token, GUEST);
+        let mut work = lock_within(&live.work, &wait).map_err(during(&what))?;
+        let begun = work.snapshot.as_ref().filter(|begun| begun.generation == generation);
+        let Some(snapshot) = begun else {
+            if self.store.list().contains(generation) {
+                return Ok(Reply::Done);
+            }
+            return Err(PortError::new(FaultKind::Refused, format!("{what}: it was not begun")));
+        };
+        match snapshot.poll(&Wait::command(token, SLICE)) {
+            None if token.is_revoked() => Err(crate::wait::Stop::Fenced.during(&what)),
+            None => Ok(Reply::Pending),
+            Some(Err(error)) => {
+                work.snapshot = None;
+                self.store.sweep();
+                Err(error)
+            }
+            Some(Ok((stream, layers))) => {
+                let manifest = Manifest::new(generation, stream, Machine::of(&self.setup), layers);
+                self.store.commit(&manifest, token)?;
+                work.snapshot = None;
+                Ok(Reply::Done)
+            }
+        }
+    }
+
+    pub(crate) fn remove_snapshot(&self, generation: Generation, token: &EffectToken) -> Result<(), PortError> {
+        self.store.remove(generation, token)?;
+        if let Some(live) = self.any_live().filter(|live| live.is_alive()) {
+            self.merge_layers(&live, token)?;
+            self.sweep_disk(&live);
+        }
+        Ok(())
+    }
+
+    /// Removes layers that nothing stands on any more.
+    pub(crate) fn sweep_disk(&self, live: &Live) {
+        if live.signs.ending.load(Ordering::SeqCst) {
+            return;
+        }
+        let mut wanted: Vec<PathBuf> = live.layers().iter().map(|layer| layer.file.clone()).collect();
+        let dir = self.paths.disk();
+        for manifest in self.store.manifests() {
+            wanted.extend(manifest.disk.iter().map(|name| dir.join(name)));
+        }
+        let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
+        for file in entries.map(|entry| entry.path()) {
+            if !wanted.contains(&file) {
+                let _ = std::fs::remove_file(&file);
+            }
+        }
+    }
+}
+
+fn step_out(live: &Live, transfer: &mut CopyOut, wait: Wait<'_>, slice: Duration) -> Result<Slice, StreamError> {
+    let mut agent = lock_within(&live.instance.agent, &wait)?;
+    let connect = live.instance.connector(Channel::Files);
+    transfer.step(&mut Way { agent: &mut agent, connect: &connect, wait, until: Instant::now() + slice })
+}
+
+fn no_such_file(which: &str, ix: FileIx) -> PortError {
+    PortError::new(FaultKind::Fatal, format!("the task has no {which} file number {ix}"))
+}
+
+fn last_lines(file: &File) -> Option<String> {
+    use std::os::unix::fs::FileExt;
+    let end = file.metadata().ok()?.len();
+    let start = end.saturating_sub(1024);
+    let mut bytes = vec![0; (end - start) as usize];
+    file.read_exact_at(&mut bytes, start).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let lines = &lines[lines.len().saturating_sub(4)..];
+    (!lines.is_empty()).then(|| lines.join(" / "))
+}

@@ -1,0 +1,144 @@
+//! One boot of the task's guest: its QEMU, what is known of it, and who watches it.
+//!
+//! ```text
+//!   keeper thread   waits for QEMU's end      --> GuestStopped, or GuestRebooted if the guest reset itself
+//!   reader thread   reads QMP events          --> notes them
+//!   watcher thread  waits for the guest's nudge, looks now and then --> ProgramExited, Progress
+//! ```
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+use vmtask_core::{Boot, Event};
+use vmtask_driver::EventSink;
+
+use crate::cmdline::Layer;
+use crate::instance::Instance;
+use crate::snapshot::Snapshot;
+use crate::stream::{CopyIn, CopyOut};
+
+/// A boot.
+pub(crate) struct Live {
+    pub(crate) boot: Boot,
+    pub(crate) instance: Instance,
+    pub(crate) signs: Arc<Signs>,
+    /// What sliced commands have begun.
+    pub(crate) work: Mutex<Work>,
+    /// Whether the guest should run. Held while that is changed.
+    pub(crate) wish: Mutex<Wish>,
+    /// The guest's memory in bytes.
+    pub(crate) memory: u64,
+    /// The disk's layers that are in use, lowest first.
+    pub(crate) layers: Mutex<Vec<Layer>>,
+}
+
+/// What was begun and goes on at the next slice.
+#[derive(Default)]
+pub(crate) struct Work {
+    pub(crate) copy_in: Option<(u16, CopyIn)>,
+    pub(crate) copy_out: Option<(u16, crate::results::Place, CopyOut)>,
+    pub(crate) snapshot: Option<Snapshot>,
+    /// The agent has answered in this boot.
+    pub(crate) greeted: bool,
+    /// The working directory came with the template.
+    pub(crate) workdir: bool,
+}
+
+/// Whether the guest should run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wish {
+    pub(crate) running: bool,
+}
+
+/// Notes from other threads.
+#[derive(Default)]
+pub(crate) struct Signs {
+    /// We are ending it ourselves: its end is no news.
+    pub(crate) ending: AtomicBool,
+    /// The guest reset itself.
+    reset: AtomicBool,
+    /// The disk of the host is full: the guest is stopped until there is room.
+    pub(crate) starved: AtomicBool,
+    /// The program was launched: worth watching.
+    pub(crate) launched: AtomicBool,
+    /// Counts how often the guest was let run on.
+    resumes: AtomicU64,
+    /// Counts changes of a migration's state, or of the guest's.
+    migration: Mutex<u64>,
+    migrated: Condvar,
+}
+
+impl Signs {
+    /// Takes note of a QMP event.
+    pub(crate) fn note(&self, name: &str, data: &Value) {
+        tracing::trace!(name, %data, "QMP event");
+        match name {
+            "SHUTDOWN" => {
+                let reason = data.get("reason").and_then(Value::as_str);
+                if matches!(reason, Some("guest-reset")) {
+                    self.reset.store(true, Ordering::SeqCst);
+                }
+            }
+            "BLOCK_IO_ERROR" if data.get("nospace").and_then(Value::as_bool) == Some(true) => {
+                self.starved.store(true, Ordering::SeqCst);
+            }
+            "MIGRATION" | "RESUME" => {
+                if name == "RESUME" {
+                    self.resumes.fetch_add(1, Ordering::SeqCst);
+                }
+                *self.migration.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+                self.migrated.notify_all();
+            }
+            _ => {}
+        }
+    }
+
+    /// Waits until a migration's state has changed since `seen`, or for `most`. Returns what to pass next time.
+    pub(crate) fn migration_changed(&self, seen: u64, most: Duration) -> u64 {
+        let count: MutexGuard<'_, u64> = self.migration.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self
+            .migrated
+            .wait_timeout_while(count, most, |count| *count == seen)
+            .unwrap_or_else(PoisonError::into_inner);
+        *waited.0
+    }
+
+    /// How often the guest was let run on, so far.
+    pub(crate) fn resumes(&self) -> u64 {
+        self.resumes.load(Ordering::SeqCst)
+    }
+
+    /// The process has ended.
+    pub(crate) fn ended(&self, boot: Boot, sink: Option<&EventSink>) {
+        if self.ending.load(Ordering::SeqCst) {
+            return;
+        }
+        let event = if self.reset.load(Ordering::SeqCst) { Event::GuestRebooted } else { Event::GuestStopped };
+        if let Some(sink) = sink {
+            sink.send(boot, event);
+        }
+    }
+}
+
+impl Live {
+    /// Whether the process is still there.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.instance.process.ended().is_none()
+    }
+
+    /// Ends it for good.
+    pub(crate) fn kill(&self, most: Duration) -> Result<(), crate::wait::Stop> {
+        self.signs.ending.store(true, Ordering::SeqCst);
+        self.instance.kill(most).map(drop)
+    }
+
+    pub(crate) fn layers(&self) -> MutexGuard<'_, Vec<Layer>> {
+        self.layers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn wish(&self) -> MutexGuard<'_, Wish> {
+        self.wish.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

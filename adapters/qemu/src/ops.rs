@@ -1,0 +1,499 @@
+//! The commands up to the program's launch, and around it: probing, starting, holding, ending.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use vmtask_core::{Base, Boot, FaultKind, Found, Generation, Keep, Power, Program, Reply};
+use vmtask_driver::{EffectToken, PortError};
+
+use crate::checkpoint::{CheckpointError, Machine, Store};
+use crate::cmdline::{Layer, Start};
+use crate::durable;
+use crate::fault::{Fault, during};
+use crate::guest::{self, State};
+use crate::instance::{Instance, InstanceError, Source, Wanted, lock_within};
+use crate::live::{Live, Signs, Wish, Work};
+use crate::ram;
+use crate::setup::{Baseline, Life};
+use crate::template::{Kind, Template, TemplateError};
+use crate::vm::{self, QemuVm};
+use crate::wait::{Stop, Wait};
+use crate::{disk, watch};
+
+/// How long QEMU may take to answer, on a busy computer.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long a slice of a long command may take.
+pub(crate) const SLICE: Duration = Duration::from_millis(300);
+/// How long the guest may take over something small.
+pub(crate) const GUEST: Duration = Duration::from_secs(25);
+/// How long a guest may take to boot when a template is made; the core's deadline for the command is above it.
+const MAKING: Duration = Duration::from_secs(110);
+
+impl QemuVm {
+    pub(crate) fn probe(&self, token: &EffectToken) -> Result<Found, PortError> {
+        let mut found =
+            Found { registered: self.paths.vm().is_dir(), snapshots: self.store.list(), ..Found::default() };
+        let Some(live) = self.any_live().filter(|live| live.is_alive()) else {
+            vm::kill_orphan(&self.paths)?;
+            return Ok(found);
+        };
+        let wait = Wait::command(token, ANSWER);
+        let state = live.instance.run_state(&wait).map_err(during("probing"))?;
+        if state != "running" {
+            found.power = Power::Paused;
+            return Ok(found);
+        }
+        found.power = Power::On;
+        let status = lock_within(&live.instance.agent, &wait)
+            .ok()
+            .and_then(|mut agent| guest::status(&mut agent, None, &wait).ok());
+        found.program = match status.map(|status| status.state) {
+            None => Program::Unknown,
+            // A program whose supervisor is gone will never be heard of again: to the core it is not there.
+            Some(State::NotStarted | State::Lost) => Program::NotStarted,
+            Some(State::Running) => Program::Running,
+            Some(State::Exited(status)) => Program::Exited(status),
+        };
+        if found.program == Program::Running {
+            live.signs.launched.store(true, Ordering::SeqCst);
+        }
+        Ok(found)
+    }
+
+    pub(crate) fn register(&self) -> Result<(), PortError> {
+        use std::os::unix::fs::DirBuilderExt;
+        // Whatever can be known to be wrong is said before anything is started.
+        for file in &self.setup.spec.files_in {
+            let path = self.setup.inputs.join(&file.host);
+            open_input(&path).map_err(|error| {
+                PortError::new(FaultKind::Fatal, format!("the input file {}: {error}", path.display()))
+            })?;
+        }
+        let dir = self.paths.vm();
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&dir)
+            .map_err(during(format!("making {}", dir.display())))
+    }
+
+    pub(crate) fn unregister(&self, keep: Keep, token: &EffectToken) -> Result<(), PortError> {
+        self.put_out()?;
+        vm::kill_orphan(&self.paths)?;
+        let what = match keep {
+            Keep::Nothing => vec![self.paths.vm()],
+            Keep::Checkpoints => vec![self.paths.run(), self.paths.process()],
+        };
+        for path in what {
+            let removed = token.act(|| match std::fs::symlink_metadata(&path) {
+                Ok(meta) if meta.is_dir() => durable::gone(std::fs::remove_dir_all(&path)),
+                _ => durable::gone(std::fs::remove_file(&path)),
+            })?;
+            removed.map_err(during(format!("removing {}", path.display())))?;
+        }
+        if keep == Keep::Checkpoints {
+            self.store.sweep();
+        }
+        Ok(())
+    }
+
+    /// Brings the guest into its first state; whether it runs then.
+    pub(crate) fn provision(&self, boot: Boot, base: Base, token: &EffectToken) -> Result<bool, PortError> {
+        // What there is belongs to an earlier boot, or to an earlier try.
+        self.put_out()?;
+        vm::kill_orphan(&self.paths)?;
+        self.register()?;
+        let wait = Wait::command(token, MAKING);
+        match base {
+            Base::Baseline => self.provision_baseline(boot, token, &wait),
+            Base::Checkpoint(generation) => self.provision_checkpoint(boot, generation, token, &wait).map(|()| false),
+        }
+    }
+
+    fn kind(&self) -> Kind<'_> {
+        Kind {
+            qemu: &self.setup.qemu,
+            image: &self.setup.image,
+            bytes: self.setup.memory(),
+            cpus: self.setup.spec.limits.cpus,
+            disk: self.setup.spec.limits.disk,
+        }
+    }
+
+    fn provision_baseline(&self, boot: Boot, token: &EffectToken, wait: &Wait<'_>) -> Result<bool, PortError> {
+        // Once more with a new template, if the old one turns out to be damaged.
+        for _try in 0..2 {
+            if self.setup.baseline == Baseline::Cold {
+                break;
+            }
+            let template = match self.cache.get(&self.kind(), self.setup.low_priority, wait) {
+                Ok(template) => template,
+                Err(error @ (TemplateError::Qemu(_) | TemplateError::Guest { .. } | TemplateError::Stop(_))) => {
+                    return Err(error.during("preparing the virtual machine"));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "no warm template; the guest boots instead");
+                    break;
+                }
+            };
+            match self.clone_of(boot, template, token, wait) {
+                Ok(()) => return Ok(true),
+                Err(Warm::Damaged(error)) => {
+                    tracing::warn!(%error, "a damaged template is made anew");
+                    self.put_out()?;
+                    self.cache.discard(&self.kind(), wait).map_err(during("throwing a damaged template away"))?;
+                }
+                Err(Warm::Failed(error)) => {
+                    self.put_out()?;
+                    return Err(error);
+                }
+            }
+        }
+        self.boot(boot, token, wait)?;
+        Ok(false)
+    }
+
+    /// A guest like the template's, running.
+    fn clone_of(&self, boot: Boot, mut template: Template, token: &EffectToken, wait: &Wait<'_>) -> Result<(), Warm> {
+        let what = "cloning the warm template";
+        let memory = ram::new_memory(self.setup.memory()).map_err(during(what))?;
+        let layers = self.new_disk(template.disk.as_deref())?;
+        let state = template.state.try_clone().map_err(during(what))?;
+        let live = self.spawn(boot, Start::Incoming, Source::Private(&memory), layers, token)?;
+        // Filled while QEMU loads its libraries. It maps the memory meanwhile, but writes nothing before it loads the
+        // devices' state.
+        match template.load(&memory) {
+            Err(error @ TemplateError::Damaged { .. }) => return Err(Warm::Damaged(error)),
+            other => other.map_err(during(what))?,
+        }
+        ram::seal(&memory).map_err(during(what))?;
+        drop(memory);
+        let events = live.instance.connect(crate::sockets::Channel::Events).ok();
+        // Connected before the guest runs: to its agent nothing has changed then.
+        let _ = lock_within(&live.instance.agent, wait).map(|mut agent| agent.connect_early());
+        live.instance
+            .migration_capabilities(&[("x-ignore-shared", true)], wait)
+            .and_then(|()| live.instance.load_from(&state, wait))
+            .map_err(during(what))?;
+        lock_within(&live.work, wait).map_err(during(what))?.workdir = true;
+        self.run(&live, wait).map_err(during(what))?;
+        self.watch(&live, events);
+        Ok(())
+    }
+
+    /// A guest that is about to boot.
+    fn boot(&self, boot: Boot, token: &EffectToken, wait: &Wait<'_>) -> Result<(), PortError> {
+        let mut layers = Vec::new();
+        if let Some(size) = self.setup.spec.limits.disk {
+            let file = self.empty_disk_dir()?.join("base.qcow2");
+            disk::create(&self.setup.qemu, &file, None, size).map_err(during("making the task's disk"))?;
+            layers.push(layer(&file));
+        }
+        let live = self.spawn(boot, Start::Boot, Source::Anonymous, layers, token)?;
+        live.instance.greet(wait).map_err(during("starting QEMU"))
+    }
+
+    fn provision_checkpoint(
+        &self,
+        boot: Boot,
+        generation: Generation,
+        token: &EffectToken,
+        wait: &Wait<'_>,
+    ) -> Result<(), PortError> {
+        let what = format!("restoring checkpoint {generation}");
+        let unusable = |error: CheckpointError| {
+            let kind = match &error {
+                CheckpointError::Missing(_) => FaultKind::NotFound,
+                _ => FaultKind::Fatal,
+            };
+            PortError::new(kind, format!("{what}: {error}"))
+        };
+        let (manifest, file) = self.store.open(generation, &Machine::of(&self.setup)).map_err(unusable)?;
+        let layers = self.disk_of(&manifest.disk, &what)?;
+        let live = self.spawn(boot, Start::Incoming, Source::Anonymous, layers, token)?;
+        // Compared while QEMU loads its libraries.
+        Store::verify(&manifest, &file, || wait.tick().is_ok()).map_err(|error| match wait.tick() {
+            Ok(_) => unusable(error),
+            Err(stop) => stop.during(&what),
+        })?;
+        live.instance.greet(wait).map_err(during(&what))?;
+        live.instance.load_from(&file, wait).map_err(|error| match error {
+            // The stream is as it was written, so it will not load the next time either.
+            InstanceError::Died { .. } | InstanceError::Incoming(_) => {
+                PortError::new(FaultKind::Fatal, format!("{what}: {error}"))
+            }
+            error => error.during(&what),
+        })?;
+        self.sweep_disk(&live);
+        Ok(())
+    }
+
+    /// Starts QEMU and puts it in place, so that a fence finds it from the first moment on.
+    fn spawn(
+        &self,
+        boot: Boot,
+        start: Start,
+        memory: Source<'_>,
+        layers: Vec<Layer>,
+        token: &EffectToken,
+    ) -> Result<Arc<Live>, PortError> {
+        let what = "starting QEMU";
+        let kernel = match start {
+            Start::Boot => None,
+            Start::Incoming => Some(self.stub()?),
+        };
+        let signs = Arc::new(Signs::default());
+        let (noting, ending) = (Arc::clone(&signs), Arc::clone(&signs));
+        let (sink, on_life) = (self.sink().cloned(), self.setup.on_life.clone());
+        let started: Arc<std::sync::OnceLock<crate::process::ProcessName>> = Arc::default();
+        let ended_name = Arc::clone(&started);
+        let instance = Instance::spawn(
+            Wanted {
+                qemu: &self.setup.qemu,
+                image: &self.setup.image,
+                kernel,
+                bytes: self.setup.memory(),
+                cpus: self.setup.spec.limits.cpus,
+                memory,
+                start,
+                disk: layers.clone(),
+                run_dir: &self.paths.run(),
+                log: &self.paths.log(),
+                low_priority: self.setup.low_priority,
+            },
+            Arc::new(move |name, data| noting.note(name, data)),
+            move |_status| {
+                ending.ended(boot, sink.as_ref());
+                if let (Some(tell), Some(name)) = (on_life, ended_name.get()) {
+                    tell(Life::Ended(*name));
+                }
+            },
+        )
+        .map_err(during(what))?;
+        let name = instance.process.name();
+        let _ = started.set(name);
+        if let Some(tell) = &self.setup.on_life {
+            tell(Life::Started(name));
+        }
+        let live = Arc::new(Live {
+            boot,
+            instance,
+            signs,
+            work: Mutex::new(Work::default()),
+            wish: Mutex::new(Wish::default()),
+            memory: self.setup.memory(),
+            layers: Mutex::new(layers),
+        });
+        if let Err(error) = self.adopt(&live, token) {
+            let _ = live.kill(vm::DEATH);
+            return Err(error);
+        }
+        vm::note_process(&self.paths, name).map_err(during(what))?;
+        Ok(live)
+    }
+
+    fn stub(&self) -> Result<PathBuf, PortError> {
+        self.cache.stub().map_err(during("writing to the cache"))
+    }
+
+    fn watch(&self, live: &Arc<Live>, events: Option<std::os::unix::net::UnixStream>) {
+        let Some(sink) = self.sink().cloned() else {
+            return;
+        };
+        let progress = self.setup.spec.program.progress.clone();
+        if let Err(error) = watch::start(live, events, progress, sink) {
+            // The machine probes by itself when it hears nothing.
+            tracing::warn!(%error, "no thread to watch the guest");
+        }
+    }
+
+    /// Lets the guest run.
+    fn run(&self, live: &Live, wait: &Wait<'_>) -> Result<(), InstanceError> {
+        let mut wish = live.wish();
+        live.instance.cont(wait)?;
+        wish.running = true;
+        Ok(())
+    }
+
+    pub(crate) fn power_on(&self, live: &Arc<Live>, token: &EffectToken) -> Result<(), PortError> {
+        let wait = Wait::command(token, ANSWER);
+        let ran = live.wish().running;
+        self.run(live, &wait).map_err(during("starting the guest"))?;
+        if !ran {
+            self.watch(live, None);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn await_tools(&self, live: &Live, token: &EffectToken) -> Result<Reply, PortError> {
+        let what = "waiting for the guest agent";
+        let slice = Wait::command(token, SLICE);
+        let Ok(mut agent) = lock_within(&live.instance.agent, &slice) else {
+            return pending_unless_fenced(token, what);
+        };
+        if agent.sync(&slice).is_err() {
+            if !live.is_alive() {
+                let error = InstanceError::Died { last_words: live.instance.process.last_words() };
+                return Err(error.during(what));
+            }
+            return pending_unless_fenced(token, what);
+        }
+        let wait = Wait::command(token, GUEST);
+        let mut work = lock_within(&live.work, &wait).map_err(during(what))?;
+        agent.set_clock(&wait).map_err(during("setting the guest's clock"))?;
+        if !work.greeted {
+            if !work.workdir {
+                guest::check_version(&mut agent, &wait).map_err(during(what))?;
+            }
+            work.greeted = true;
+        }
+        Ok(Reply::Done)
+    }
+
+    pub(crate) fn make_workdir(&self, live: &Live, token: &EffectToken) -> Result<(), PortError> {
+        let what = "making the working directory in the guest";
+        let wait = Wait::command(token, GUEST);
+        let mut work = lock_within(&live.work, &wait).map_err(during(what))?;
+        let mut agent = lock_within(&live.instance.agent, &wait).map_err(during(what))?;
+        if !work.workdir {
+            let on_disk = self.setup.spec.limits.disk.is_some();
+            guest::make_workdir(&mut agent, on_disk, &wait).map_err(during(what))?;
+            work.workdir = true;
+        }
+        // Clones share their random state. Seeded from the task's name, the same task sees the same everywhere.
+        let seed = durable::sha256(self.setup.spec.name.as_bytes());
+        guest::seed(&mut agent, &seed, &wait).map_err(during("seeding the guest's random numbers"))
+    }
+
+    pub(crate) fn launch(&self, live: &Live, token: &EffectToken) -> Result<(), PortError> {
+        let program = &self.setup.spec.program;
+        let what = format!("launching {:?}", program.path);
+        let wait = Wait::command(token, GUEST);
+        // From before it can end.
+        live.signs.launched.store(true, Ordering::SeqCst);
+        let mut agent = lock_within(&live.instance.agent, &wait).map_err(during(&what))?;
+        guest::launch(&mut agent, program, self.setup.image.linux32, &wait).map_err(|error| {
+            let kind = match error.code() {
+                Some(guest::NO_FILE) => FaultKind::NotFound,
+                _ => error.kind(),
+            };
+            PortError::new(kind, format!("{what}: {error}"))
+        })
+    }
+
+    pub(crate) fn pause(&self, live: &Live, token: &EffectToken) -> Result<(), PortError> {
+        let wait = Wait::command(token, ANSWER);
+        let mut wish = live.wish();
+        live.instance.stop(&wait).map_err(during("pausing the guest"))?;
+        wish.running = false;
+        Ok(())
+    }
+
+    pub(crate) fn unpause(&self, live: &Live, token: &EffectToken) -> Result<(), PortError> {
+        let what = "letting the guest run on";
+        let wait = Wait::command(token, GUEST);
+        // A stream that holds the guest, or ends by holding it, must be through first: what runs on before that would
+        // be part of the checkpoint, without its disk.
+        if let Some(snapshot) = &lock_within(&live.work, &wait).map_err(during(what))?.snapshot {
+            snapshot.wait_if_holding(&wait).map_err(during(what))?;
+        }
+        self.run(live, &wait).map_err(during(what))?;
+        // Its clock stood still. An agent that does not answer now is somebody else's trouble.
+        if let Ok(mut agent) = lock_within(&live.instance.agent, &wait)
+            && let Err(error) = agent.set_clock(&wait.at_most(Duration::from_secs(5)))
+        {
+            tracing::debug!(%error, "the guest's clock could not be set");
+        }
+        Ok(())
+    }
+
+    /// The task's disk above a template's.
+    fn new_disk(&self, base: Option<&Path>) -> Result<Vec<Layer>, PortError> {
+        let (Some(base), Some(size)) = (base, self.setup.spec.limits.disk) else {
+            return Ok(Vec::new());
+        };
+        let what = "making the task's disk";
+        let own = self.empty_disk_dir()?.join("base.qcow2");
+        // The cache may be cleared while checkpoints still stand on it, so the task has its own name for it.
+        std::fs::hard_link(base, &own).or_else(|_| std::fs::copy(base, &own).map(drop)).map_err(during(what))?;
+        let top = self.paths.disk().join("1.qcow2");
+        disk::create(&self.setup.qemu, &top, Some(&own), size).map_err(during(what))?;
+        Ok(vec![layer(&own), layer(&top)])
+    }
+
+    /// A fresh layer above those of a checkpoint.
+    fn disk_of(&self, names: &[String], what: &str) -> Result<Vec<Layer>, PortError> {
+        let Some(size) = self.setup.spec.limits.disk else {
+            return Ok(Vec::new());
+        };
+        let dir = self.paths.disk();
+        let mut layers: Vec<Layer> = Vec::new();
+        for name in names {
+            let file = dir.join(name);
+            if !file.is_file() {
+                let text = format!("{what}: its disk {} is not there", file.display());
+                return Err(PortError::new(FaultKind::Fatal, text));
+            }
+            layers.push(layer(&file));
+        }
+        let Some(below) = layers.last().map(|layer| layer.file.clone()) else {
+            return Err(PortError::new(FaultKind::Fatal, format!("{what}: it has no disk, and the task has one")));
+        };
+        let top = disk::next_file(&dir);
+        disk::create(&self.setup.qemu, &top, Some(&below), size).map_err(during(what))?;
+        layers.push(layer(&top));
+        Ok(layers)
+    }
+
+    /// A directory for a disk that starts from nothing. What lies there belongs to a life that is over.
+    fn empty_disk_dir(&self) -> Result<PathBuf, PortError> {
+        let dir = self.paths.disk();
+        durable::gone(std::fs::remove_dir_all(&dir))
+            .and_then(|()| std::fs::create_dir_all(&dir))
+            .map_err(during("making room for the task's disk"))?;
+        Ok(dir)
+    }
+}
+
+/// Why a clone did not come to life.
+enum Warm {
+    Damaged(TemplateError),
+    Failed(PortError),
+}
+
+impl From<PortError> for Warm {
+    fn from(error: PortError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// A layer, named within QEMU after its file.
+pub(crate) fn layer(file: &Path) -> Layer {
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    Layer { node: format!("disk-{stem}"), file: file.to_owned() }
+}
+
+fn pending_unless_fenced(token: &EffectToken, what: &str) -> Result<Reply, PortError> {
+    if token.is_revoked() {
+        return Err(Stop::Fenced.during(what));
+    }
+    Ok(Reply::Pending)
+}
+
+/// An input file that can be read from front to back.
+pub(crate) fn open_input(path: &Path) -> std::io::Result<std::fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    // A FIFO without a writer would be waited for.
+    let nonblock = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let file = std::fs::File::options().read(true).custom_flags(nonblock).open(path)?;
+    let kind = file.metadata()?;
+    if kind.is_dir() {
+        return Err(std::io::Error::other("it is a directory; name a file, or pack it into an archive"));
+    }
+    if !kind.is_file() {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
+    Ok(file)
+}

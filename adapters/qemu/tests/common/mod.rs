@@ -1,0 +1,270 @@
+//! A task's virtual machine in a test's hands: commands go straight to the port, as the driver would send them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    dead_code,
+    unreachable_pub,
+    reason = "shared by test files that each use a part of it"
+)]
+
+use std::num::NonZeroU8;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use vmtask_core::{
+    Base, Boot, Command, CommandId, Event, ExitStatus, FaultKind, FileIn, FileIx, FileOut, Found, Generation, Instant,
+    Limits, Op, ProgramSpec, Reply, TaskSpec,
+};
+use vmtask_driver::{EffectToken, EventSink, Hypervisor, PortError};
+use vmtask_qemu::host::{Accel, Choice, Qemu};
+use vmtask_qemu::{Baseline, Image, QemuVm, Setup};
+
+/// Whether tests with a real QEMU are wanted. `tests/run` does; a bare `cargo test` on any computer must not need one.
+pub fn real() -> bool {
+    let wanted = std::env::var_os("VMTASK_TEST_REAL").is_some_and(|value| value == "1");
+    if !wanted {
+        eprintln!("skipped: set VMTASK_TEST_REAL=1 to run it with a real QEMU");
+    }
+    wanted
+}
+
+pub fn image() -> Image {
+    let dir = PathBuf::from(std::env::var_os("VMTASK_TEST_IMAGE").unwrap_or("/tmp/qproto".into()));
+    Image {
+        kernel: "/tmp/vmtask-proto/vmlinux".into(),
+        initrd: dir.join("root.cpio"),
+        cmdline: "console=ttyS0 quiet loglevel=3 panic=-1 oops=panic norandmaps mitigations=off".into(),
+        machine: "pc-q35-7.2,hpet=off".into(),
+        cpu: "Nehalem,enforce".into(),
+        memory: 256 << 20,
+        linux32: false,
+        fingerprint: "prototype".into(),
+    }
+}
+
+/// Always software emulation.
+pub fn qemu() -> Qemu {
+    Qemu::find(Choice::Forced(Accel::Tcg), None).unwrap()
+}
+
+/// One cache for all tests of a run, so that a template is made once.
+pub fn cache() -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cache")
+}
+
+pub fn shell(script: &str) -> TaskSpec {
+    TaskSpec {
+        name: "test".into(),
+        platform: "x86_64-pc-linux-gnu".into(),
+        program: ProgramSpec {
+            path: "/bin/sh".into(),
+            args: vec!["-c".into(), script.into()],
+            env: Default::default(),
+            stdout: "stdout.txt".into(),
+            stderr: "stderr.txt".into(),
+            progress: None,
+        },
+        files_in: Vec::new(),
+        files_out: vec![FileOut { guest: "stdout.txt".into(), host: "stdout.txt".into(), optional: false }],
+        checkpoint: None,
+        limits: Limits::default(),
+    }
+}
+
+pub fn input(host: &str, guest: &str, executable: bool) -> FileIn {
+    FileIn { host: host.into(), guest: guest.into(), executable }
+}
+
+pub fn output(name: &str) -> FileOut {
+    FileOut { guest: name.into(), host: name.into(), optional: false }
+}
+
+pub struct Rig {
+    pub vm: Arc<QemuVm>,
+    pub dir: PathBuf,
+    pub events: mpsc::Receiver<(Boot, Event)>,
+    next: AtomicU32,
+    boot: AtomicU32,
+    pub tokens: Mutex<Vec<(CommandId, EffectToken)>>,
+    _temp: Option<tempfile::TempDir>,
+}
+
+impl Rig {
+    pub fn new(spec: TaskSpec) -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("task");
+        Self::with(spec, &dir, Some(temp), |_| ())
+    }
+
+    pub fn with(spec: TaskSpec, dir: &Path, temp: Option<tempfile::TempDir>, change: impl FnOnce(&mut Setup)) -> Self {
+        spec.check().unwrap();
+        std::fs::create_dir_all(dir.join("in")).unwrap();
+        let mut setup = Setup {
+            spec,
+            image: image(),
+            qemu: qemu(),
+            dir: dir.to_owned(),
+            inputs: dir.join("in"),
+            results: dir.join("results"),
+            cache: cache(),
+            baseline: Baseline::Warm,
+            low_priority: false,
+            on_life: None,
+        };
+        change(&mut setup);
+        let vm = Arc::new(QemuVm::new(setup).unwrap());
+        let (tell, events) = mpsc::channel();
+        let tell = Mutex::new(tell);
+        vm.watch(EventSink::new(move |boot, event| {
+            let _ = tell.lock().unwrap().send((boot, event));
+        }));
+        Self {
+            vm,
+            dir: dir.to_owned(),
+            events,
+            next: AtomicU32::new(1),
+            boot: AtomicU32::new(0),
+            tokens: Mutex::default(),
+            _temp: temp,
+        }
+    }
+
+    pub fn boot(&self) -> Boot {
+        Boot { epoch: 7, seq: self.boot.load(Ordering::SeqCst) }
+    }
+
+    pub fn command(&self, op: Op) -> (Command, EffectToken) {
+        if matches!(op, Op::Provision(_)) {
+            self.boot.fetch_add(1, Ordering::SeqCst);
+        }
+        let id = CommandId { epoch: 7, seq: self.next.fetch_add(1, Ordering::SeqCst) };
+        let token = EffectToken::new();
+        self.tokens.lock().unwrap().push((id, token.clone()));
+        let command = Command { id, boot: self.boot(), op, deadline: Instant::from_millis(0), attempt: NonZeroU8::MIN };
+        (command, token)
+    }
+
+    /// Once, whatever comes back.
+    pub fn once(&self, op: Op) -> Result<Reply, PortError> {
+        let (command, token) = self.command(op);
+        self.vm.carry_out(&command, &token)
+    }
+
+    /// Until it is no longer pending.
+    pub fn try_op(&self, op: Op) -> Result<Reply, PortError> {
+        if matches!(op, Op::Provision(_)) {
+            return self.once(op);
+        }
+        loop {
+            match self.once(op)? {
+                Reply::Pending => {}
+                reply => return Ok(reply),
+            }
+        }
+    }
+
+    #[track_caller]
+    pub fn op(&self, op: Op) -> Reply {
+        self.try_op(op).unwrap_or_else(|error| panic!("{op}: {error}\n{}", self.log()))
+    }
+
+    #[track_caller]
+    pub fn fails(&self, op: Op) -> PortError {
+        self.try_op(op).expect_err("it should have failed")
+    }
+
+    pub fn found(&self) -> Found {
+        match self.op(Op::Probe) {
+            Reply::Found(found) => found,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// As the driver does: first the token goes, then the fence comes.
+    pub fn fence(&self, id: CommandId) -> bool {
+        for (old, token) in self.tokens.lock().unwrap().iter() {
+            if *old <= id {
+                token.revoke();
+            }
+        }
+        self.vm.fence(id).unwrap()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("qemu.log")).unwrap_or_default()
+    }
+
+    /// From nothing to a guest with a working directory.
+    pub fn start(&self) {
+        self.op(Op::Register);
+        self.provision(Base::Baseline);
+        self.op(Op::MakeWorkdir);
+    }
+
+    pub fn provision(&self, base: Base) {
+        let reply = self.op(Op::Provision(base));
+        if reply != (Reply::Provisioned { running: true }) {
+            self.op(Op::PowerOn);
+        }
+        self.op(Op::AwaitTools);
+    }
+
+    pub fn launch(&self) {
+        for ix in 0..self.spec_inputs() {
+            self.op(Op::CopyIn(FileIx(ix)));
+        }
+        self.op(Op::Launch);
+    }
+
+    fn spec_inputs(&self) -> u16 {
+        u16::try_from(std::fs::read_dir(self.dir.join("in")).unwrap().count()).unwrap()
+    }
+
+    /// Waits for the program's end.
+    #[track_caller]
+    pub fn exit(&self) -> ExitStatus {
+        loop {
+            let (boot, event) = self.next_event();
+            match event {
+                Event::ProgramExited(status) if boot == self.boot() => return status,
+                Event::Progress { .. } => {}
+                other => panic!("{other:?} in {boot}"),
+            }
+        }
+    }
+
+    #[track_caller]
+    pub fn next_event(&self) -> (Boot, Event) {
+        self.events.recv_timeout(Duration::from_secs(300)).unwrap()
+    }
+
+    /// Waits for an event of this kind.
+    #[track_caller]
+    pub fn until(&self, wanted: impl Fn(&Event) -> bool) -> Event {
+        loop {
+            let (_, event) = self.next_event();
+            if wanted(&event) {
+                return event;
+            }
+        }
+    }
+
+    pub fn snapshot(&self, generation: u32) -> Result<(), PortError> {
+        self.try_op(Op::BeginSnapshot(Generation(generation)))?;
+        self.try_op(Op::CommitSnapshot(Generation(generation))).map(drop)
+    }
+
+    pub fn result(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.dir.join("results").join(name)).unwrap()
+    }
+
+    pub fn result_text(&self, name: &str) -> String {
+        String::from_utf8(self.result(name)).unwrap()
+    }
+}
+
+pub fn kind(error: &PortError) -> FaultKind {
+    error.fault.kind
+}
