@@ -1,1 +1,25 @@
-//! Tests across the crates of vmtask, with real components.
+//! Tests across the crates of vmtask, with real components, and what they have in common.
+//!
+//! ```text
+//!   tests/*.rs, benches/qemu.rs, bin chaos
+//!      |-- real       whether real machines are wanted; one platform built for all; the `vmtask` binary
+//!      |-- run        a `vmtask run` as a child process: its reports, signals, result
+//!      |-- guest      the programs in guest/, compiled when they are needed
+//!      |-- procs      what /proc says: the outside view that no adapter can colour
+//!      |-- hand       QEMU driven by hand with plain commands, to compare with
+//!      |-- chaos      SIGKILL at random moments
+//!      `-- stats      medians with their spread
+//! ```
+//!
+//! Whatever starts a real machine runs only with `VMTASK_TEST_REAL=1`; then anything that is missing is a failure.
+//! Without it such a test says that it was skipped. Nothing here opens /dev/kvm: everything is software-emulated.
+#![cfg(target_os = "linux")]
+
+pub mod chaos;
+pub mod guest;
+pub mod hand;
+pub mod procs;
+pub mod real;
+pub mod run;
+pub mod stats;
+pub mod wait;

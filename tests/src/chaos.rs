@@ -1,0 +1,388 @@
+//! Kill trials: a task of a few seconds with a checkpoint every half second through the real `vmtask run`, SIGKILL of
+//! the manager, of QEMU, or of both at random moments, resumed until it is done.
+//!
+//! ```text
+//!   seed --> trial --> plan: one to three kills, each of somebody at some moment
+//!                      run, kill, run again ... until the task has ended by itself
+//!                      then: is the result right to the byte? is nothing left? how much work was done twice?
+//! ```
+//!
+//! What was lost is told by the guest itself: its program notes the time of each step that it makes, and the note is
+//! part of its state. In the note that it leaves at the end, the steps before a kill end where the checkpoint was taken,
+//! and the next ones bear the time at which they were made again.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::guest::{self, Bits};
+use crate::procs;
+use crate::real::Den;
+use crate::run::{Finished, Run, Said, TaskToml, wall_ms};
+use crate::stats::Sample;
+
+/// Between two checkpoints.
+const INTERVAL_MS: i64 = 500;
+/// The program's steps, and how long each takes.
+const STEPS: u32 = 150;
+const STEP_MS: u32 = 20;
+/// A step under way, the manager's reports on their way, and the guest's clock, set a moment after it runs again.
+const SLACK_MS: i64 = 3 * STEP_MS as i64 + 200;
+
+/// Who is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Victim {
+    /// `vmtask`
+    Manager,
+    /// The emulator.
+    Qemu,
+    /// Both, the manager first.
+    ManagerThenQemu,
+    /// Both, the emulator first.
+    QemuThenManager,
+}
+
+/// When.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// So long after `vmtask` was started.
+    After(Duration),
+    /// So long after this phase was reported for the so manieth time.
+    In(&'static str, usize, Duration),
+}
+
+/// A kill.
+#[derive(Clone, Copy, Debug)]
+pub struct Kill {
+    /// Of whom.
+    pub victim: Victim,
+    /// When.
+    pub moment: Moment,
+}
+
+/// What came of one kill.
+#[derive(Clone, Debug)]
+pub struct Blow {
+    /// Of whom.
+    pub victim: Victim,
+    /// The last phase that was reported before it.
+    pub phase: String,
+    /// When, in milliseconds since 1970.
+    pub wall_ms: i64,
+    /// Work that was done again because of it, in milliseconds of the program's time.
+    pub lost_ms: i64,
+}
+
+/// What came of a trial in which everything held.
+#[derive(Clone, Debug, Default)]
+pub struct Trial {
+    /// The kills that hit somebody.
+    pub blows: Vec<Blow>,
+    /// From the start of `vmtask` until the program ran on from a checkpoint, in seconds.
+    pub resumes: Vec<f64>,
+    /// From the freezing of the guest until the checkpoint was durable, in seconds.
+    pub checkpoints: Vec<f64>,
+}
+
+/// A trial in which something did not hold.
+#[derive(Clone, Debug)]
+pub struct Broken {
+    /// What repeats it.
+    pub seed: u64,
+    /// What did not hold.
+    pub why: String,
+    /// What it left behind, kept.
+    pub dir: PathBuf,
+}
+
+/// Numbers that look random and follow from a seed.
+#[derive(Clone, Debug)]
+pub struct Dice(u64);
+
+impl Dice {
+    /// Dice that always fall the same way.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next number (splitmix64).
+    pub fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+
+    /// One from 0 to `count - 1`.
+    pub fn below(&mut self, count: u64) -> u64 {
+        self.roll() % count.max(1)
+    }
+
+    fn millis(&mut self, most: u64) -> Duration {
+        Duration::from_micros(self.below(most * 1000))
+    }
+
+    fn kill(&mut self) -> Kill {
+        let victims = [Victim::Manager, Victim::Qemu, Victim::ManagerThenQemu, Victim::QemuThenManager];
+        let victim = victims[self.below(4) as usize];
+        let moment = match self.below(8) {
+            // Anywhere between the start and a little after the end.
+            0..=2 => Moment::After(self.millis(5000)),
+            3 => Moment::After(self.millis(600)),
+            4 => Moment::In("beginning_snapshot", 1 + self.below(4) as usize, self.millis(60)),
+            5 => Moment::In("committing", 1 + self.below(4) as usize, self.millis(500)),
+            6 => Moment::In("pruning", 1 + self.below(2) as usize, self.millis(40)),
+            _ => {
+                let late = ["copying_out", "powering_off", "unregistering", "ended"];
+                Moment::In(late[self.below(4) as usize], 1, self.millis(60))
+            }
+        };
+        Kill { victim, moment }
+    }
+}
+
+/// One trial. Its directory is kept if something does not hold.
+///
+/// # Errors
+/// What did not hold.
+pub fn trial(seed: u64) -> Result<Trial, Broken> {
+    let den = Den::new();
+    let tried = catch_unwind(AssertUnwindSafe(|| go(&den, seed)));
+    let why = match tried {
+        Ok(Ok(trial)) => return Ok(trial),
+        Ok(Err(why)) => why,
+        Err(panic) => match panic.downcast::<String>() {
+            Ok(text) => *text,
+            Err(_) => "a panic without words".to_owned(),
+        },
+    };
+    Err(Broken { seed, why, dir: den.keep() })
+}
+
+fn go(den: &Den, seed: u64) -> Result<Trial, String> {
+    let mut dice = Dice::new(seed);
+    let plan: Vec<_> = (0..1 + dice.below(3)).map(|_| dice.kill()).collect();
+    let input: Vec<u8> = (0..2000 + dice.below(5000)).map(|_| dice.roll() as u8).collect();
+    let input_path = den.path().join("input");
+    fs::write(&input_path, &input).map_err(|error| format!("cannot write the input: {error}"))?;
+    let program = guest::program("counter", Bits::B64);
+    let expected = result_without_any_of_this(&program, &input_path, den.path())?;
+    let task =
+        TaskToml::new("chaos", &program, &["input", &STEPS.to_string(), &STEP_MS.to_string(), "result", "steps"])
+            .input(&input_path, "input")
+            .output("result")
+            .output("steps")
+            .checkpoints(&format!("{INTERVAL_MS}ms"))
+            .write(den);
+    let dir = den.path().join("task");
+
+    let mut trial = Trial::default();
+    let mut said = Vec::new();
+    let mut plan = plan.into_iter();
+    let ended = loop {
+        let run = Run::start(den, &task, &dir);
+        let ended = until_killed(run, &mut plan, &mut trial);
+        trial.note(&ended);
+        said.extend(ended.said.iter().cloned());
+        if !ended.was_killed() {
+            break ended;
+        }
+        procs::await_no_qemu(den.path());
+    };
+    if ended.code() != Some(0) {
+        return Err(format!("the task did not complete: {}", ended.story()));
+    }
+    if ended.output("result") != expected {
+        return Err(format!("another result than without kills: {}", ended.story()));
+    }
+    let left = den.leftovers(&dir);
+    if !left.is_empty() {
+        return Err(format!("left behind: {left:?}\n{}", ended.story()));
+    }
+    let steps = String::from_utf8_lossy(&ended.output("steps")).into_owned();
+    measure_losses(&mut trial, &steps, &said)?;
+    Ok(trial)
+}
+
+/// The same program on this computer, without a virtual machine and without pauses.
+fn result_without_any_of_this(program: &Path, input: &Path, dir: &Path) -> Result<Vec<u8>, String> {
+    let (result, steps) = (dir.join("expected"), dir.join("expected-steps"));
+    let status = Command::new(program)
+        .arg(input)
+        .args([STEPS.to_string(), "0".to_owned()])
+        .args([&result, &steps])
+        .status()
+        .map_err(|error| format!("cannot run {}: {error}", program.display()))?;
+    if !status.success() {
+        return Err(format!("{} by itself: {status}", program.display()));
+    }
+    fs::read(&result).map_err(|error| format!("no expected result: {error}"))
+}
+
+/// Drives one `vmtask run` until it was killed or ended by itself.
+fn until_killed(mut run: Run, plan: &mut impl Iterator<Item = Kill>, trial: &mut Trial) -> Finished {
+    let mut from = 0;
+    for Kill { victim, moment } in plan {
+        if !await_moment(&mut run, &mut from, moment) {
+            // It ended before. What is left of the plan has nobody to hit.
+            continue;
+        }
+        let (manager, qemu) = (run.manager(), run.qemu());
+        let order = match victim {
+            Victim::Manager => [manager, None],
+            Victim::Qemu => [qemu, None],
+            Victim::ManagerThenQemu => [manager, qemu],
+            Victim::QemuThenManager => [qemu, manager],
+        };
+        let wall_ms = wall_ms();
+        order.iter().flatten().for_each(|process| process.signal(Signal::KILL));
+        if order.iter().any(Option::is_some) {
+            let phase = run.said().iter().rev().find_map(|said| said.phase().map(str::to_owned)).unwrap_or_default();
+            trial.blows.push(Blow { victim, phase, wall_ms, lost_ms: 0 });
+        }
+        if victim != Victim::Qemu {
+            break;
+        }
+    }
+    run.finish()
+}
+
+/// Waits for the moment; whether it came before the end.
+fn await_moment(run: &mut Run, from: &mut usize, moment: Moment) -> bool {
+    let at = match moment {
+        Moment::After(delay) => run.begun + delay,
+        Moment::In(phase, count, delay) => {
+            let mut at = Instant::now();
+            for _ in 0..count {
+                let Some((line, said)) = run.hear(*from, |said| said.phase() == Some(phase)) else { return false };
+                *from = line + 1;
+                at = said.at;
+            }
+            at + delay
+        }
+    };
+    // The moment itself is a point in time, so this waits for time to pass.
+    while Instant::now() < at {
+        if run.has_ended() {
+            return false;
+        }
+        thread::sleep((at - Instant::now().min(at)).min(Duration::from_millis(5)));
+    }
+    !run.has_ended()
+}
+
+impl Finished {
+    fn was_killed(&self) -> bool {
+        use std::os::unix::process::ExitStatusExt;
+        self.status.signal() == Some(Signal::KILL.as_raw())
+    }
+}
+
+impl Trial {
+    fn note(&mut self, ended: &Finished) {
+        let restores = |said: &Said| said.line["report"]["phase"]["provisioning"]["checkpoint"].is_u64();
+        if let (Some(begin), true) = (ended.said.first(), ended.said.iter().any(restores))
+            && let Some(running) = ended.said.iter().find(|said| said.phase() == Some("running"))
+        {
+            self.resumes.push((running.at - begin.at).as_secs_f64());
+        }
+        self.checkpoints.extend(
+            checkpoints(&ended.said).into_iter().filter_map(|(begun, safe)| Some((safe? - begun) as f64 / 1000.0)),
+        );
+    }
+}
+
+/// When each checkpoint was begun, and when it was durable if it ever was, in milliseconds since 1970.
+fn checkpoints(said: &[Said]) -> Vec<(i64, Option<i64>)> {
+    let mut found: Vec<(i64, Option<i64>)> = Vec::new();
+    for said in said {
+        if said.phase() == Some("beginning_snapshot") {
+            found.push((said.wall_ms, None));
+        }
+        if let (Some(_), Some((_, safe))) = (said.checkpoint(), found.last_mut()) {
+            *safe = Some(said.wall_ms);
+        }
+    }
+    found
+}
+
+/// Takes from the program's note how much was done twice, and checks that it is an interval and a checkpoint at most.
+fn measure_losses(trial: &mut Trial, steps: &str, said: &[Said]) -> Result<(), String> {
+    let times: Vec<i64> = steps.lines().filter_map(|line| line.split(' ').nth(1)?.parse().ok()).collect();
+    if times.len() != STEPS as usize {
+        return Err(format!("the program noted {} of {STEPS} steps", times.len()));
+    }
+    let checkpoints = checkpoints(said);
+    for blow in &mut trial.blows {
+        if times.iter().all(|&time| time <= blow.wall_ms) {
+            continue;
+        }
+        let kept = times.iter().copied().filter(|&time| time <= blow.wall_ms).max();
+        let launched = said.iter().find(|said| said.phase() == Some("running")).map(|said| said.wall_ms);
+        let Some(since) = kept.or(launched).filter(|&since| since <= blow.wall_ms) else { continue };
+        blow.lost_ms = blow.wall_ms - since;
+        // The longest one, or the one that the kill cut off.
+        let lasted = |&(begun, safe): &(i64, Option<i64>)| safe.unwrap_or(blow.wall_ms) - begun;
+        let before = checkpoints.iter().filter(|(begun, _)| *begun <= blow.wall_ms);
+        let longest = before.map(lasted).max().unwrap_or(0);
+        if blow.lost_ms > INTERVAL_MS + longest + SLACK_MS {
+            return Err(format!(
+                "{} ms of work lost by {blow:?}, and the longest checkpoint took {longest} ms\n{steps}\n{said:#?}",
+                blow.lost_ms
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What came of many trials.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// In how many everything held.
+    pub held: usize,
+    /// Those in which it did not.
+    pub broken: Vec<Broken>,
+    /// How many kills hit whom.
+    pub victims: BTreeMap<Victim, usize>,
+    /// How many kills hit in which phase.
+    pub phases: BTreeMap<String, usize>,
+    /// Work lost by each kill, in seconds.
+    pub lost: Sample,
+    /// Each resumption, in seconds.
+    pub resumes: Sample,
+    /// Each checkpoint, in seconds.
+    pub checkpoints: Sample,
+}
+
+impl Tally {
+    /// Counts one.
+    pub fn add(&mut self, trial: Result<Trial, Broken>) {
+        match trial {
+            Ok(trial) => {
+                self.held += 1;
+                for blow in trial.blows {
+                    *self.victims.entry(blow.victim).or_default() += 1;
+                    *self.phases.entry(blow.phase).or_default() += 1;
+                    self.lost.add(blow.lost_ms as f64 / 1000.0);
+                }
+                trial.resumes.into_iter().for_each(|seconds| self.resumes.add(seconds));
+                trial.checkpoints.into_iter().for_each(|seconds| self.checkpoints.add(seconds));
+            }
+            Err(broken) => self.broken.push(broken),
+        }
+    }
+}
+
+/// The seed of each of `count` trials.
+pub fn seeds(seed: u64, count: usize) -> impl Iterator<Item = u64> {
+    let mut dice = Dice::new(seed);
+    (0..count).map(move |_| dice.roll())
+}
