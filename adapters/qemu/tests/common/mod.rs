@@ -149,7 +149,10 @@ impl Rig {
     /// Once, whatever comes back.
     pub fn once(&self, op: Op) -> Result<Reply, PortError> {
         let (command, token) = self.command(op);
-        self.vm.carry_out(&command, &token)
+        let start = std::time::Instant::now();
+        let reply = self.vm.carry_out(&command, &token);
+        eprintln!("{:>8.1?} {op}: {reply:?}", start.elapsed());
+        reply
     }
 
     /// Until it is no longer pending.
