@@ -30,8 +30,8 @@ const LOOK: Duration = Duration::from_millis(500);
 const STALLED: Duration = Duration::from_secs(60);
 /// How many tries are made.
 const TRIES: u32 = 4;
-/// More than the port and QEMU can hold of an earlier try.
-const NOISE: usize = 16 << 20;
+/// A size, a hash, and room to spare.
+const LONGEST_HEADING: usize = 200;
 /// Written data is flushed so often, so that the last flush is short.
 const FLUSH: u64 = 64 << 20;
 
@@ -167,16 +167,19 @@ impl Try {
 
     /// The rest of the line that starts with `vmtask TOKEN `, once it is there. What stands before it is dropped.
     fn heading(&mut self) -> Result<Option<String>, Trouble> {
-        self.read(4096)?;
+        self.read(64 * 1024)?;
         let mark = format!("vmtask {} ", self.token);
         let Some(at) = find(&self.buffer, mark.as_bytes()) else {
-            if self.buffer.len() > NOISE {
-                return Err(Trouble::Broken("the port says nothing but noise".into()));
-            }
+            // An earlier try's bytes. The mark may have begun to arrive.
+            let keep = self.buffer.len().min(mark.len() - 1);
+            self.buffer.drain(..self.buffer.len() - keep);
             return Ok(None);
         };
         let rest = &self.buffer[at + mark.len()..];
         let Some(end) = rest.iter().position(|&b| b == b'\n') else {
+            if rest.len() > LONGEST_HEADING {
+                return Err(Trouble::Broken("the guest's heading has no end".into()));
+            }
             return Ok(None);
         };
         let line = String::from_utf8_lossy(&rest[..end]).into_owned();

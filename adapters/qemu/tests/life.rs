@@ -7,9 +7,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Rig, input, real, shell};
-use vmtask_core::{
-    Base, Event, ExitStatus, FileIx, Generation, Keep, Op, Power, Program, TaskSpec,
-};
+use vmtask_core::{Base, Event, ExitStatus, FileIx, Generation, Keep, Op, Power, Program, TaskSpec};
 use vmtask_qemu::Baseline;
 
 #[test]

@@ -271,3 +271,40 @@ impl Rig {
 pub fn kind(error: &PortError) -> FaultKind {
     error.fault.kind
 }
+
+/// Cuts this process's connections to one of the machine's sockets, as a broken pipe or an over-eager administrator
+/// would: the adapter is not told.
+pub fn cut(rig: &Rig, channel: &str) -> usize {
+    use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+    let me = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+    let mut cut = 0;
+    for entry in std::fs::read_dir("/proc/self/fd").unwrap().flatten() {
+        let number: i32 = entry.file_name().to_str().unwrap().parse().unwrap();
+        let Ok(fd) = pidfd_getfd(&me, number, PidfdGetfdFlags::empty()) else {
+            continue;
+        };
+        let Ok(Some(peer)) = rustix::net::getpeername(&fd) else {
+            continue;
+        };
+        let Ok(peer) = rustix::net::SocketAddrUnix::try_from(peer) else {
+            continue;
+        };
+        let Some(path) = peer.path().map(|path| path.to_string_lossy().into_owned()) else {
+            continue;
+        };
+        let Some(dir) = path.strip_suffix(&format!("/{channel}")) else {
+            continue;
+        };
+        if std::fs::read_link(dir).is_ok_and(|dir| dir.starts_with(&rig.dir)) {
+            rustix::net::shutdown(&fd, rustix::net::Shutdown::Both).unwrap();
+            cut += 1;
+        }
+    }
+    cut
+}
+
+/// Sends a signal to the machine's process.
+pub fn signal(rig: &Rig, signal: rustix::process::Signal) {
+    let pid = i32::try_from(rig.vm.process().unwrap().pid).unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
+}
