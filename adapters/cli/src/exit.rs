@@ -1,0 +1,121 @@
+//! Exit codes: the program's own, and ours.
+
+use std::process::ExitCode;
+
+use vmtask_core::ExitStatus;
+
+/// Why `vmtask` itself ends with something else than 0. The numbers are a promise: scripts rely on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Usage = 210,
+    TaskFile = 211,
+    Platform = 212,
+    Hypervisor = 213,
+    Unsuitable = 214,
+    TaskDir = 215,
+    Locked = 216,
+    Stopped = 217,
+    Failed = 218,
+    Aborted = 219,
+    Host = 220,
+    Setup = 221,
+    Demo = 222,
+    Doctor = 223,
+}
+
+impl Exit {
+    pub(crate) const ALL: [Self; 14] = [
+        Self::Usage,
+        Self::TaskFile,
+        Self::Platform,
+        Self::Hypervisor,
+        Self::Unsuitable,
+        Self::TaskDir,
+        Self::Locked,
+        Self::Stopped,
+        Self::Failed,
+        Self::Aborted,
+        Self::Host,
+        Self::Setup,
+        Self::Demo,
+        Self::Doctor,
+    ];
+
+    /// As `--help` says it.
+    pub(crate) const fn meaning(self) -> &'static str {
+        match self {
+            Self::Usage => "the command line makes no sense",
+            Self::TaskFile => "the task file or one of its input files cannot be used",
+            Self::Platform => "the platform is missing, or its files are not what its definition says",
+            Self::Hypervisor => "the hypervisor is missing, too old, or does not start",
+            Self::Unsuitable => "the hypervisor cannot do what the task asks for",
+            Self::TaskDir => "the task's directory cannot be used: torn, foreign or newer journal, another task",
+            Self::Locked => "another vmtask is running this task",
+            Self::Stopped => "stopped on request; the same command resumes it",
+            Self::Failed => "the task failed; the same command tries again from its newest checkpoint",
+            Self::Aborted => "aborted; nothing is left of it",
+            Self::Host => "this computer would not: no space, no memory, an unreadable or unwritable file",
+            Self::Setup => "something could not be installed or built",
+            Self::Demo => "the demonstration did not show what it should",
+            Self::Doctor => "doctor: `vmtask run` would not work here",
+        }
+    }
+
+    pub(crate) const fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+/// The largest exit code that is the program's own. 192-209 mean things to BOINC, and what follows is ours.
+pub(crate) const PROGRAM_MAX: u8 = 191;
+
+/// The program's end as an exit code, as a shell would put it: its own code, or 128 and the signal's number, and in
+/// either case no more than [`PROGRAM_MAX`]. The whole truth is in `result.json`.
+pub(crate) fn of_program(exit: ExitStatus) -> u8 {
+    match exit {
+        ExitStatus::Code(code) => code.min(PROGRAM_MAX),
+        ExitStatus::Signal(signal) => signal.saturating_add(128).min(PROGRAM_MAX),
+    }
+}
+
+/// The table for `--help`.
+pub(crate) fn table() -> String {
+    let mut text = String::from(
+        "Exit codes:\n    0-191  the program's own (`run`); 128 + N if signal N ended it; larger ones are given as 191\n",
+    );
+    for exit in Exit::ALL {
+        text.push_str(&format!("    {}    {}\n", exit.code(), exit.meaning()));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::success(ExitStatus::Code(0), 0)]
+    #[case::its_own(ExitStatus::Code(191), 191)]
+    #[case::too_large(ExitStatus::Code(192), 191)]
+    #[case::largest(ExitStatus::Code(255), 191)]
+    #[case::killed(ExitStatus::Signal(9), 137)]
+    #[case::realtime_signal(ExitStatus::Signal(64), 191)]
+    fn a_programs_end_never_looks_like_one_of_ours(#[case] exit: ExitStatus, #[case] code: u8) {
+        assert_eq!(of_program(exit), code);
+        assert!(Exit::ALL.iter().all(|ours| ours.code() != code));
+    }
+
+    #[test]
+    fn codes_are_in_order_and_leave_boincs_alone() {
+        assert!(Exit::ALL.windows(2).all(|pair| pair[0].code() < pair[1].code()));
+        assert!(Exit::ALL.iter().all(|exit| exit.code() >= 210));
+    }
+}
