@@ -143,7 +143,7 @@ impl Den {
         for made in ["data", "tmp", "home"] {
             fs::create_dir(dir.path().join(made)).expect("make a directory");
         }
-        for borrowed in ["alt_platforms", "templates"] {
+        for borrowed in ["alt_platforms", "cache"] {
             fs::create_dir_all(shared.join(borrowed)).expect("make a shared directory");
             symlink(shared.join(borrowed), dir.path().join("data").join(borrowed))
                 .expect("borrow from the shared data");

@@ -60,7 +60,7 @@ impl fmt::Display for Sample {
     /// `median (smallest-largest)`, with as many digits as the formatter's precision says.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_empty() {
-            return f.pad("none");
+            return f.write_str("none");
         }
         let digits = f.precision().unwrap_or(3);
         let text = format!("{:.digits$} ({:.digits$}-{:.digits$})", self.median(), self.min(), self.max());
