@@ -173,9 +173,10 @@ impl Guest {
         std::fs::read_to_string(self.dir.path().join("console")).unwrap_or_default()
     }
 
-    pub fn await_console(&self, text: &str) {
+    /// Until the console, from this offset on, has that text.
+    pub fn await_console(&self, text: &str, from: usize) {
         let end = Instant::now() + PATIENCE;
-        while !self.console().contains(text) {
+        while !self.console().get(from..).is_some_and(|console| console.contains(text)) {
             assert!(Instant::now() < end, "no '{text}' on the console: {}", self.console());
             breathe();
         }
