@@ -337,8 +337,8 @@ fn measure_losses(trial: &mut Trial, steps: &str, said: &[Said]) -> Result<(), S
         }
         let kept = times.iter().copied().filter(|&time| time <= blow.wall_ms).max();
         // Work that an earlier kill had cost already is not lost again: only what this boot of the guest has done.
-        let booted = said.iter().filter(|said| said.phase() == Some("awaiting_tools") && said.wall_ms <= blow.wall_ms);
-        let Some(since) = kept.max(booted.map(|said| said.wall_ms).max()) else { continue };
+        let Some(started) = work_began(said, blow.wall_ms) else { continue };
+        let since = kept.map_or(started, |kept| kept.max(started));
         blow.lost_ms = blow.wall_ms - since;
         // The next checkpoint is due an interval after the last one was durable, and the guest runs on meanwhile: what
         // was done while the last one and the one that was cut off were written hangs on both.
@@ -356,19 +356,32 @@ fn measure_losses(trial: &mut Trial, steps: &str, said: &[Said]) -> Result<(), S
     Ok(())
 }
 
-/// How long a restored guest ran before its manager knew that it does, at most: the interval begins only then.
-fn slow_start(said: &[Said]) -> i64 {
-    let mut longest = 0;
-    let mut restored = None;
-    for said in said {
+/// When the program began to work in the boot that was alive then: launched, or restored. `None` if it had not.
+fn work_began(said: &[Said], then: i64) -> Option<i64> {
+    let mut began = None;
+    for said in said.iter().take_while(|said| said.wall_ms <= then) {
         match said.phase() {
-            Some("awaiting_tools") => restored = Some(said.wall_ms),
-            Some("making_workdir") => restored = None,
-            Some("running") => longest = restored.take().map_or(0, |since| said.wall_ms - since).max(longest),
+            // A restored guest runs from here on; a fresh one has nothing to do yet.
+            Some("awaiting_tools" | "launching") => began = Some(said.wall_ms),
+            Some("making_workdir" | "provisioning") => began = None,
             _ => {}
         }
     }
-    longest
+    began
+}
+
+/// How long the program ran before its manager knew that it does, at most: the interval begins only then.
+fn slow_start(said: &[Said]) -> i64 {
+    let running = said.iter().filter(|said| said.phase() == Some("running"));
+    let starts = running.filter_map(|running| {
+        let before = said.iter().rev().skip_while(|said| said.wall_ms >= running.wall_ms);
+        let (phase, since) = before.map(|said| (said.phase(), said.wall_ms)).find(|(phase, _)| {
+            // Whatever else comes between has to do with checkpoints, and the program ran before.
+            !matches!(phase, None | Some("examining" | "pruning"))
+        })?;
+        matches!(phase, Some("awaiting_tools" | "launching")).then_some(running.wall_ms - since)
+    });
+    starts.max().unwrap_or(0)
 }
 
 /// What came of many trials.

@@ -6,6 +6,7 @@
 //!      |-- run        a `vmtask run` as a child process: its reports, signals, result
 //!      |-- guest      the programs in guest/, compiled when they are needed
 //!      |-- procs      what /proc says: the outside view that no adapter can colour
+//!      |-- ours       our adapter and driver within the test's own process
 //!      |-- hand       QEMU driven by hand with plain commands, to compare with
 //!      |-- chaos      SIGKILL at random moments
 //!      `-- stats      medians with their spread
@@ -18,6 +19,7 @@
 pub mod chaos;
 pub mod guest;
 pub mod hand;
+pub mod ours;
 pub mod procs;
 pub mod real;
 pub mod run;

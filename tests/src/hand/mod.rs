@@ -81,7 +81,7 @@ impl Hand {
     pub fn start(image: &Image, dir: &Path, memory: &Memory, more: &[&str]) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         let mut qemu = qemu(image);
-        let (ga, files, qmp) = (dir.join("ga"), dir.join("files"), dir.join("qmp"));
+        let qmp = dir.join("qmp");
         let mib = image.memory_mib;
         match memory {
             Memory::Own => qemu.arg("-machine").arg(&image.machine),
@@ -92,10 +92,13 @@ impl Hand {
             }
         };
         qemu.args(["-device", "virtio-serial-pci,id=vs0"]);
-        for (number, id, path, name) in
-            [(1, "ga", &ga, "org.qemu.guest_agent.0"), (2, "files", &files, "org.vmtask.files.0")]
-        {
-            qemu.arg("-chardev").arg(format!("socket,id={id},path={},server=on,wait=off", path.display()));
+        // The guest's first process waits for all three.
+        for (number, id, name) in [
+            (1, "ga", "org.qemu.guest_agent.0"),
+            (2, "files", "org.vmtask.files.0"),
+            (3, "events", "org.vmtask.events.0"),
+        ] {
+            qemu.arg("-chardev").arg(format!("socket,id={id},path={},server=on,wait=off", dir.join(id).display()));
             qemu.arg("-device").arg(format!("virtserialport,bus=vs0.0,nr={number},chardev={id},name={name}"));
         }
         qemu.arg("-chardev").arg(format!("socket,id=qmp,path={},server=on,wait=off", qmp.display()));
