@@ -26,6 +26,8 @@ use crate::setup::Setup;
 
 /// The version of the manifest's own form.
 const FORMAT: u32 = 1;
+/// More than any manifest needs.
+const MANIFEST: u64 = 64 << 10;
 
 /// What a checkpoint is, and what can load it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -225,6 +227,12 @@ impl Store {
     pub(crate) fn begin(&self, generation: Generation, reserve: u64) -> io::Result<File> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
         self.sweep();
+        // The manifest's space as well: a disk that is filled meanwhile must not spoil a stream that is whole.
+        let manifest = File::create(self.file(generation, "manifest"))?;
+        match rustix::fs::fallocate(&manifest, FallocateFlags::empty(), 0, MANIFEST) {
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(error.into()),
+        }
         let path = self.file(generation, "part");
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
         match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, reserve) {

@@ -13,8 +13,10 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
 
 /// Writes a small file beside its place and flushes it. What remains is to rename it, by leave of a token.
 pub(crate) fn write_part(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
+    // What was reserved for it is cut off only afterwards.
+    let mut file = File::options().write(true).create(true).truncate(false).open(path)?;
     file.write_all(bytes)?;
+    file.set_len(bytes.len() as u64)?;
     file.sync_all()
 }
 

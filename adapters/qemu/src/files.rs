@@ -197,8 +197,9 @@ impl QemuVm {
             }
             Some(Ok((stream, layers))) => {
                 let manifest = Manifest::new(generation, stream, Machine::of(&self.setup), layers);
-                self.store.commit(&manifest, token)?;
+                // Over in any case: what cannot be named now is made anew under another number.
                 work.snapshot = None;
+                self.store.commit(&manifest, token)?;
                 Ok(Reply::Done)
             }
         }

@@ -53,6 +53,19 @@ pub(crate) enum InstanceError {
     Incoming(String),
 }
 
+/// Commands that may be given twice.
+const REPEATABLE: [&str; 9] = [
+    "stop",
+    "cont",
+    "query-status",
+    "query-migrate",
+    "query-jobs",
+    "ringbuf-read",
+    "migrate-set-capabilities",
+    "migrate-set-parameters",
+    "human-monitor-command",
+];
+
 /// What is called with QMP events.
 pub(crate) type OnEvent = Arc<dyn Fn(&str, &Value) + Send + Sync>;
 
@@ -165,14 +178,18 @@ impl Instance {
         Ok(fresh)
     }
 
-    /// Carries out one QMP command.
+    /// Carries out one QMP command. Over a connection that turns out to be cut, what may be repeated is repeated.
     pub(crate) fn call(
         &self,
         command: &'static str,
         arguments: Value,
         wait: &Wait<'_>,
     ) -> Result<Value, InstanceError> {
-        self.qmp(wait)?.call(command, arguments, wait).map_err(|error| self.explain(error))
+        let once = || self.qmp(wait)?.call(command, arguments.clone(), wait).map_err(|error| self.explain(error));
+        match once() {
+            Err(InstanceError::Qmp(QmpError::Cut { .. })) if REPEATABLE.contains(&command) => once(),
+            other => other,
+        }
     }
 
     /// Whether the guest's processors run.

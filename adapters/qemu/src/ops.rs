@@ -106,10 +106,18 @@ impl QemuVm {
         vm::kill_orphan(&self.paths)?;
         self.register()?;
         let wait = Wait::command(token, MAKING);
-        match base {
+        let result = match base {
             Base::Baseline => self.provision_baseline(boot, token, &wait),
             Base::Checkpoint(generation) => self.provision_checkpoint(boot, generation, token, &wait).map(|()| false),
-        }
+        };
+        result.map_err(|mut error| {
+            // With the half-made machine gone it is certain that nothing was done.
+            let gone = self.put_out().is_ok();
+            if gone && error.fault.kind == FaultKind::Unknown && !token.is_revoked() {
+                error.fault.kind = FaultKind::Refused;
+            }
+            error
+        })
     }
 
     fn kind(&self) -> Kind<'_> {
@@ -227,6 +235,8 @@ impl QemuVm {
             error => error.during(&what),
         })?;
         self.sweep_disk(&live);
+        // A checkpoint is taken of a program that runs.
+        live.signs.launched.store(true, Ordering::SeqCst);
         Ok(())
     }
 

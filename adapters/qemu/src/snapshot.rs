@@ -208,7 +208,21 @@ impl Begun {
     /// Lets the guest run if it should. Whether that worked.
     fn restore_run_state(&self, wait: &Wait<'_>) -> bool {
         let wish = self.live.wish();
-        !wish.running || self.live.instance.cont(wait).is_ok()
+        if !wish.running {
+            return true;
+        }
+        loop {
+            match self.live.instance.cont(wait) {
+                Ok(()) => return true,
+                // A stream is said to be complete a moment before the guest may run again.
+                Err(InstanceError::Qmp(error)) if error.did_nothing() => {
+                    if wait.sleep(Duration::from_millis(1)).is_err() {
+                        return false;
+                    }
+                }
+                Err(_) => return false,
+            }
+        }
     }
 
     /// From now on the guest writes to the next layer.

@@ -99,13 +99,13 @@ fn a_stopped_qemu_hangs_nothing_and_a_fence_gets_rid_of_it() {
     if !real() {
         return;
     }
-    let rig = Arc::new(waiting());
+    let rig = waiting();
     rig.snapshot(1).unwrap();
     signal(&rig, Signal::STOP);
     let (command, token) = rig.command(Op::Pause);
     let worker = {
-        let (rig, command) = (Arc::clone(&rig), command);
-        std::thread::spawn(move || rig.vm.carry_out(&command, &token))
+        let vm = Arc::clone(&rig.vm);
+        std::thread::spawn(move || vm.carry_out(&command, &token))
     };
     assert!(!rig.fence(command.id), "a QEMU that does not answer cannot be kept");
     let error = worker.join().unwrap().unwrap_err();
@@ -315,7 +315,8 @@ fn qemu_refusing_to_start_is_quoted() {
         setup.image.fingerprint = "another".into();
     });
     let error = rig.fails(Op::Provision(Base::Baseline));
-    assert!(error.message.contains("Host doesn't support"), "{error}");
+    assert!(error.message.contains("doesn't support requested feature"), "{error}");
+    assert_eq!(kind(&error), FaultKind::Refused);
     assert_eq!(rig.found().power, Power::Off);
 }
 

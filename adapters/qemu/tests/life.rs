@@ -118,3 +118,11 @@ fn a_guest_with_a_disk_killed_after_a_checkpoint_goes_on_from_it_and_gives_the_r
         checkpoint_story(Some(64 << 20));
     }
 }
+
+#[test]
+fn an_unprivileged_users_checkpoints_are_as_good() {
+    // Without userfaultfd another way of saving the guest is taken.
+    if real() && !common::again_as_nobody("goes_on_from_it") {
+        eprintln!("skipped: this whole run is unprivileged already");
+    }
+}

@@ -40,7 +40,7 @@ pub fn image() -> Image {
         cpu: "Nehalem,enforce".into(),
         memory: 256 << 20,
         linux32: false,
-        fingerprint: "prototype".into(),
+        fingerprint: "prototype-2".into(),
     }
 }
 
@@ -51,7 +51,32 @@ pub fn qemu() -> Qemu {
 
 /// One cache for all tests of a run, so that a template is made once.
 pub fn cache() -> PathBuf {
-    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cache")
+    std::env::var_os("VMTASK_TEST_CACHE")
+        .map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cache"), PathBuf::from)
+}
+
+/// Runs those of this program's tests whose name contains `filter` once more, as nobody. `false`: we are not root.
+pub fn again_as_nobody(filter: &str) -> bool {
+    if !rustix::process::geteuid().is_root() {
+        return false;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let nobody = 65534;
+    std::os::unix::fs::chown(dir.path(), Some(nobody), Some(nobody)).unwrap();
+    let output = std::process::Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"])
+        .arg("--no-new-privs")
+        .arg(std::env::current_exe().unwrap())
+        .args([filter, "--test-threads", "1", "--nocapture"])
+        .env("VMTASK_TEST_CACHE", dir.path().join("cache"))
+        .env("TMPDIR", dir.path())
+        .output()
+        .unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "as nobody: {text}");
+    assert!(!text.contains("running 0 tests"), "{text}");
+    eprintln!("{text}");
+    true
 }
 
 pub fn shell(script: &str) -> TaskSpec {
@@ -240,7 +265,7 @@ impl Rig {
 
     #[track_caller]
     pub fn next_event(&self) -> (Boot, Event) {
-        self.events.recv_timeout(Duration::from_secs(300)).unwrap()
+        self.events.recv_timeout(Duration::from_secs(100)).unwrap()
     }
 
     /// Waits for an event of this kind.
