@@ -16,7 +16,7 @@ use lzma_rust2::{XzOptions, XzReader, XzWriter};
 use crate::definition::{DEFINITION_FILE, Definition, FileEntry};
 use crate::error::PlatformError;
 use crate::hash::{Hasher, Sha256Hex};
-use crate::staging::{Staging, sync_dir};
+use crate::staging::{Staging, public_temporary, sync_dir};
 use crate::store::{DEFINITION_MAX, Platform};
 
 const FILES_DIR: &str = "files";
@@ -38,10 +38,7 @@ pub fn export(platforms: &[Platform], target: &Path) -> Result<u64, PlatformErro
     }
     let write = |error| PlatformError::io("write", target)(error);
     let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let temporary = tempfile::Builder::new()
-        .prefix(".vmtask-export-")
-        .tempfile_in(dir)
-        .map_err(PlatformError::io("make a file in", dir))?;
+    let temporary = public_temporary(".vmtask-export-", dir).map_err(PlatformError::io("make a file in", dir))?;
     let xz = XzWriter::new(BufWriter::new(temporary), XzOptions::with_preset(9)).map_err(write)?;
     let mut tar = tar::Builder::new(xz);
     for platform in platforms {
@@ -83,7 +80,8 @@ fn append<W: Write>(tar: &mut tar::Builder<W>, name: &str, size: u64, source: im
 /// Takes the platforms of an archive into `store` (made if need be), each in place of one of its name.
 ///
 /// The archive may come from anyone: every entry must be one that its definitions announce, of the announced size and
-/// SHA-256; paths, links, devices and whatever else is refused. All is checked before the first platform is put in place.
+/// SHA-256; paths, links, devices and whatever else is refused. All is checked before the first platform is put in place,
+/// and each is put in place in one step.
 ///
 /// # Errors
 /// [`PlatformError::Archive`] for an archive that is not in order, [`PlatformError::Io`].

@@ -5,10 +5,10 @@
 //! and both are whole.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 
 use crate::definition::{DEFINITION_FILE, Definition, FileEntry};
 use crate::error::PlatformError;
@@ -165,6 +165,15 @@ fn open_lock(path: &Path) -> Result<File, PlatformError> {
         .write(true)
         .open(path)
         .map_err(PlatformError::io("open the lock", path))
+}
+
+/// A temporary file that others may read once it has its name, as far as the umask lets them: a store can be shared.
+pub(crate) fn public_temporary(prefix: &str, dir: &Path) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(prefix);
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(dir)
 }
 
 /// A rename is on disk once its directory is.

@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 
 use crate::definition::FileEntry;
+use crate::staging::public_temporary;
 
 const STAMP_FILE: &str = ".verified";
 
@@ -26,7 +27,7 @@ impl Stamp {
     }
 
     pub(crate) fn save(&self, dir: &Path) -> io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(STAMP_FILE).tempfile_in(dir)?;
+        let mut file = public_temporary(STAMP_FILE, dir)?;
         file.write_all(self.0.as_bytes())?;
         file.persist(dir.join(STAMP_FILE)).map_err(|error| error.error)?;
         Ok(())

@@ -226,6 +226,8 @@ fn qemu(platform: &Platform, dir: &Path, more: &[&str]) -> Command {
         .args(["-device", "virtserialport,bus=ports.0,nr=1,chardev=agent,name=org.qemu.guest_agent.0"])
         .args(["-chardev", &socket("files")])
         .args(["-device", "virtserialport,bus=ports.0,nr=2,chardev=files,name=org.vmtask.files.0"])
+        .args(["-chardev", "null,id=events"])
+        .args(["-device", "virtserialport,bus=ports.0,nr=3,chardev=events,name=org.vmtask.events.0"])
         .args(more)
         .stdin(Stdio::null());
     command

@@ -2,6 +2,7 @@
 //!
 //! Needs a network, QEMU and gcc with both widths (gcc, g++, g++-multilib), so it runs where `VMTASK_TEST_REAL=1` says
 //! that they are there, as `tests/run` and CI do; elsewhere each test says that it was skipped.
+#![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::print_stderr, unreachable_pub, missing_docs)]
 
 mod agent;
