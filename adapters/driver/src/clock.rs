@@ -15,14 +15,23 @@ pub trait Clock: Send {
 
     /// Waits for the next letter, until `until` at most (for ever, if there is none). May come back early with nothing.
     ///
-    /// `busy` says whether a letter is sure to come unless something hangs: a command, a fence or a record is under
-    /// way. A clock for tests that is not busy can go to `until` at once.
-    fn wait(&self, inbox: &Inbox, until: Option<Instant>, busy: bool) -> Option<Letter>;
+    /// `busy` says of whom a letter is sure to come, unless they hang. When it is nobody, a clock for tests can go to
+    /// `until` at once.
+    fn wait(&self, inbox: &Inbox, until: Option<Instant>, busy: Busy) -> Option<Letter>;
 
     /// Called once, before the first wait, with something that makes a wait come back early.
     fn attach(&mut self, wake: Waker) {
         let _ = wake;
     }
+}
+
+/// Of whom a letter is sure to come, unless they hang.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Busy {
+    /// The hypervisor's: a command or a fence is under way.
+    pub crew: bool,
+    /// The journal's: a record is not durable yet.
+    pub journal: bool,
 }
 
 /// The computer's own clock, from zero at its making.
@@ -48,7 +57,7 @@ impl Clock for RealClock {
         Instant::from_millis(u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
-    fn wait(&self, inbox: &Inbox, until: Option<Instant>, _busy: bool) -> Option<Letter> {
+    fn wait(&self, inbox: &Inbox, until: Option<Instant>, _busy: Busy) -> Option<Letter> {
         match until {
             None => inbox.next(),
             Some(until) => {

@@ -21,7 +21,7 @@ use vmtask_core::{
     Policy, Record, Report, Request, RestoreError, Span, Substitute, Task, TaskSpec,
 };
 
-use crate::clock::{Clock, Inbox, Letter, Message, RealClock, Waker};
+use crate::clock::{Busy, Clock, Inbox, Letter, Message, RealClock, Waker};
 use crate::crew::Crew;
 use crate::ended::{Counters, Ended, OpError};
 use crate::handle::Handle;
@@ -299,7 +299,7 @@ impl Driver {
     fn wait(&mut self, observer: &mut dyn Observer) {
         let until =
             [self.task.poll_timeout(), self.journal.deadline(self.issued.is_none())].into_iter().flatten().min();
-        let busy = self.crew.is_busy() || self.journal.outstanding.is_some();
+        let busy = Busy { crew: self.crew.is_busy(), journal: self.journal.outstanding.is_some() };
         let letter = self.clock.wait(&self.inbox, until, busy);
         let now = self.clock.now();
         if until.is_some_and(|until| now.since(until) > self.clock_jump) {

@@ -134,15 +134,10 @@ impl JournalFile {
         let path = journal.path();
         let loaded = match (current, previous) {
             (Content::Missing, Content::Missing) => None,
+            // Several writes, none of them flushed to the end: of their renames any may have survived.
             (Content::Whole(current), Content::Whole(previous)) if previous.seq > current.seq => {
                 journal.current_is_whole = false;
-                Some(Loaded {
-                    record: *previous,
-                    notice: Some(format!(
-                        "the journal {} is older than the record kept beside it, which is used",
-                        path.display()
-                    )),
-                })
+                Some(Loaded { record: *previous, notice: None })
             }
             (Content::Whole(record), _) => Some(Loaded { record: *record, notice: None }),
             // Between the two renames of a write: nothing was lost.

@@ -15,6 +15,8 @@ mod storage;
 mod sys;
 mod task_dir;
 mod task_file;
+#[cfg(any(test, feature = "test-support"))]
+pub mod testing;
 mod writer;
 
 pub use clock::*;
