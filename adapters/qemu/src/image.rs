@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use vmtask_platform::{Personality, Platform};
+
 /// A bootable image and the machine that it is pinned to. Everything in here goes into the platform's fingerprint, for
 /// it shows in the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +27,22 @@ pub struct Image {
 }
 
 impl Image {
+    /// The image of a platform, for machines of this size. The size is part of the fingerprint.
+    #[must_use]
+    pub fn of(platform: &Platform, memory_mib: u32, cpus: u8) -> Self {
+        let definition = platform.definition();
+        Self {
+            kernel: platform.kernel(),
+            initrd: platform.root(),
+            cmdline: definition.qemu.command_line.clone(),
+            machine: definition.qemu.machine.clone(),
+            cpu: definition.qemu.cpu.clone(),
+            memory: u64::from(memory_mib) << 20,
+            linux32: definition.guest.personality == Personality::Linux32,
+            fingerprint: definition.compute_fingerprint(memory_mib, cpus.into()),
+        }
+    }
+
     /// Whether it can give equal results on different computers.
     ///
     /// # Errors

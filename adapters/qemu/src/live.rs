@@ -6,6 +6,7 @@
 //!   watcher thread  waits for the guest's nudge, looks now and then --> ProgramExited, Progress
 //! ```
 
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,9 +16,11 @@ use vmtask_core::{Boot, Event};
 use vmtask_driver::EventSink;
 
 use crate::cmdline::Layer;
-use crate::instance::Instance;
+use crate::instance::{Instance, lock_within};
 use crate::snapshot::Snapshot;
+use crate::sockets::Channel;
 use crate::stream::{CopyIn, CopyOut};
+use crate::wait::Wait;
 
 /// A boot.
 pub(crate) struct Live {
@@ -28,6 +31,8 @@ pub(crate) struct Live {
     pub(crate) work: Mutex<Work>,
     /// Whether the guest should run. Held while that is changed.
     pub(crate) wish: Mutex<Wish>,
+    /// The connection to the guest's nudges, until the watcher takes it.
+    pub(crate) events: Mutex<Option<UnixStream>>,
     /// The guest's memory in bytes.
     pub(crate) memory: u64,
     /// The disk's layers that are in use, lowest first.
@@ -126,6 +131,15 @@ impl Live {
     /// Whether the process is still there.
     pub(crate) fn is_alive(&self) -> bool {
         self.instance.process.ended().is_none()
+    }
+
+    /// Connects to whoever was connected when the state was saved that is about to be loaded. To the guest nothing has
+    /// changed then; an agent whose host has gone and comes back looks for it ten times a second only.
+    pub(crate) fn connect_early(&self, wait: &Wait<'_>) {
+        if let Ok(mut agent) = lock_within(&self.instance.agent, wait) {
+            agent.connect_early();
+        }
+        *self.events.lock().unwrap_or_else(PoisonError::into_inner) = self.instance.connect(Channel::Events).ok();
     }
 
     /// Ends it for good.

@@ -178,16 +178,14 @@ impl QemuVm {
         }
         ram::seal(&memory).map_err(during(what))?;
         drop(memory);
-        let events = live.instance.connect(crate::sockets::Channel::Events).ok();
-        // Connected before the guest runs: to its agent nothing has changed then.
-        let _ = lock_within(&live.instance.agent, wait).map(|mut agent| agent.connect_early());
+        live.connect_early(wait);
         live.instance
             .migration_capabilities(&[("x-ignore-shared", true)], wait)
             .and_then(|()| live.instance.load_from(&state, wait))
             .map_err(during(what))?;
         lock_within(&live.work, wait).map_err(during(what))?.workdir = true;
         self.run(&live, wait).map_err(during(what))?;
-        self.watch(&live, events);
+        self.watch(&live);
         Ok(())
     }
 
@@ -227,6 +225,7 @@ impl QemuVm {
             Err(stop) => stop.during(&what),
         })?;
         live.instance.greet(wait).map_err(during(&what))?;
+        live.connect_early(wait);
         live.instance.load_from(&file, wait).map_err(|error| match error {
             // The stream is as it was written, so it will not load the next time either.
             InstanceError::Died { .. } | InstanceError::Incoming(_) => {
@@ -293,6 +292,7 @@ impl QemuVm {
             signs,
             work: Mutex::new(Work::default()),
             wish: Mutex::new(Wish::default()),
+            events: Mutex::default(),
             memory: self.setup.memory(),
             layers: Mutex::new(layers),
         });
@@ -308,12 +308,12 @@ impl QemuVm {
         self.cache.stub().map_err(during("writing to the cache"))
     }
 
-    fn watch(&self, live: &Arc<Live>, events: Option<std::os::unix::net::UnixStream>) {
+    fn watch(&self, live: &Arc<Live>) {
         let Some(sink) = self.sink().cloned() else {
             return;
         };
         let progress = self.setup.spec.program.progress.clone();
-        if let Err(error) = watch::start(live, events, progress, sink) {
+        if let Err(error) = watch::start(live, progress, sink) {
             // The machine probes by itself when it hears nothing.
             tracing::warn!(%error, "no thread to watch the guest");
         }
@@ -332,7 +332,7 @@ impl QemuVm {
         let ran = live.wish().running;
         self.run(live, &wait).map_err(during("starting the guest"))?;
         if !ran {
-            self.watch(live, None);
+            self.watch(live);
         }
         Ok(())
     }

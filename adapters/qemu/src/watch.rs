@@ -14,7 +14,7 @@
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use vmtask_core::Event;
@@ -35,16 +35,11 @@ const ONE_LOOK: Duration = Duration::from_secs(3);
 const NUDGE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Starts watching. Ends by itself when the machine does, or when the program has.
-pub(crate) fn start(
-    live: &Arc<Live>,
-    events: Option<UnixStream>,
-    progress: Option<String>,
-    sink: EventSink,
-) -> io::Result<()> {
+pub(crate) fn start(live: &Arc<Live>, progress: Option<String>, sink: EventSink) -> io::Result<()> {
     let watcher = Watcher {
         live: Arc::downgrade(live),
         connect: Box::new(live.instance.connector(Channel::Events)),
-        events,
+        events: live.events.lock().unwrap_or_else(PoisonError::into_inner).take(),
         progress,
         sink,
         last: None,

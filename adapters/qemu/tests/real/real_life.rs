@@ -1,12 +1,8 @@
 //! A task's whole life with a real QEMU, under software emulation.
-#![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
 
 use std::time::Duration;
 
-use common::{Rig, input, real, shell};
+use crate::rig::{Rig, input, real, shell};
 use vmtask_core::{Base, Event, ExitStatus, FileIx, Generation, Keep, Op, Power, Program, TaskSpec};
 use vmtask_qemu::Baseline;
 
@@ -116,13 +112,5 @@ fn a_guest_killed_after_a_checkpoint_goes_on_from_it_and_gives_the_right_result(
 fn a_guest_with_a_disk_killed_after_a_checkpoint_goes_on_from_it_and_gives_the_right_result() {
     if real() {
         checkpoint_story(Some(64 << 20));
-    }
-}
-
-#[test]
-fn an_unprivileged_users_checkpoints_are_as_good() {
-    // Without userfaultfd another way of saving the guest is taken.
-    if real() && !common::again_as_nobody("goes_on_from_it") {
-        eprintln!("skipped: this whole run is unprivileged already");
     }
 }

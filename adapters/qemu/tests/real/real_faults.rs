@@ -1,13 +1,9 @@
 //! What goes wrong with a real QEMU: connections, processes, disks, guests.
-#![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Rig, cut, input, kind, real, shell, signal};
+use crate::rig::{Rig, cut, input, kind, real, shell, signal};
 use rstest::rstest;
 use rustix::process::Signal;
 use vmtask_core::{Base, Event, ExitStatus, FaultKind, FileIx, Generation, Op, Power, Program, Reply};

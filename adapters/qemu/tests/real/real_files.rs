@@ -1,12 +1,8 @@
 //! Files in and out, and what programs are given, with a real QEMU.
-#![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, missing_docs)]
-
-mod common;
 
 use std::os::unix::fs::symlink;
 
-use common::{Rig, cut, input, kind, output, real, shell};
+use crate::rig::{Rig, cut, input, kind, output, real, shell};
 use rstest::rstest;
 use vmtask_core::{ExitStatus, FaultKind, FileIx, FileOut, Op, Reply};
 

@@ -1,16 +1,9 @@
-//! A task's virtual machine in a test's hands: commands go straight to the port, as the driver would send them.
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    dead_code,
-    unreachable_pub,
-    reason = "shared by test files that each use a part of it"
-)]
+//! A task's virtual machine in a test's hands.
 
 use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
 
 use vmtask_core::{
@@ -18,11 +11,12 @@ use vmtask_core::{
     Limits, Op, ProgramSpec, Reply, TaskSpec,
 };
 use vmtask_driver::{EffectToken, EventSink, Hypervisor, PortError};
+use vmtask_platform::{BuildOptions, Lock, Platform};
 use vmtask_qemu::host::{Accel, Choice, Qemu};
 use vmtask_qemu::{Baseline, Image, QemuVm, Setup};
 
 /// Whether tests with a real QEMU are wanted. `tests/run` does; a bare `cargo test` on any computer must not need one.
-pub fn real() -> bool {
+pub(crate) fn real() -> bool {
     let wanted = std::env::var_os("VMTASK_TEST_REAL").is_some_and(|value| value == "1");
     if !wanted {
         eprintln!("skipped: set VMTASK_TEST_REAL=1 to run it with a real QEMU");
@@ -30,59 +24,53 @@ pub fn real() -> bool {
     wanted
 }
 
-pub fn image() -> Image {
-    let dir = PathBuf::from(std::env::var_os("VMTASK_TEST_IMAGE").unwrap_or("/tmp/qproto".into()));
-    Image {
-        kernel: "/tmp/vmtask-proto/vmlinux".into(),
-        initrd: dir.join("root.cpio"),
-        cmdline: "console=ttyS0 quiet loglevel=3 panic=-1 oops=panic norandmaps mitigations=off".into(),
-        machine: "pc-q35-7.2,hpet=off".into(),
-        cpu: "Nehalem,enforce".into(),
-        memory: 256 << 20,
-        linux32: false,
-        fingerprint: "prototype-2".into(),
-    }
+/// What all tests of a run share: platforms and templates.
+fn data() -> PathBuf {
+    let dir = std::env::var_os("VMTASK_TEST_DATA_DIR").map_or_else(
+        || std::env::temp_dir().join(format!("vmtask-tests-{}", rustix::process::getuid().as_raw())),
+        PathBuf::from,
+    );
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::canonicalize(dir).unwrap()
+}
+
+/// The reference platform's image. It is built by whoever comes first.
+pub(crate) fn image() -> Image {
+    static PLATFORM: OnceLock<Platform> = OnceLock::new();
+    let platform = PLATFORM.get_or_init(|| {
+        let data = data();
+        let lock = std::fs::File::create(data.join(".platforms.lock")).unwrap();
+        lock.lock().unwrap();
+        let store = vmtask_platform::platforms_dir(&data);
+        vmtask_platform::find(NAME, std::slice::from_ref(&store)).unwrap_or_else(|_| {
+            let options = BuildOptions {
+                lock: Lock::built_in().unwrap(),
+                debs: None,
+                cache: data.join("cache/packages"),
+                mirrors: Vec::new(),
+            };
+            vmtask_platform::build(NAME, &store, &options, &mut |_| ()).unwrap()
+        })
+    });
+    Image::of(platform, platform.definition().guest.memory_mib, 1)
 }
 
 /// Always software emulation.
-pub fn qemu() -> Qemu {
+pub(crate) fn qemu() -> Qemu {
     Qemu::find(Choice::Forced(Accel::Tcg), None).unwrap()
 }
 
 /// One cache for all tests of a run, so that a template is made once.
-pub fn cache() -> PathBuf {
-    std::env::var_os("VMTASK_TEST_CACHE")
-        .map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cache"), PathBuf::from)
+pub(crate) fn cache() -> PathBuf {
+    data().join("cache")
 }
 
-/// Runs those of this program's tests whose name contains `filter` once more, as nobody. `false`: we are not root.
-pub fn again_as_nobody(filter: &str) -> bool {
-    if !rustix::process::geteuid().is_root() {
-        return false;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let nobody = 65534;
-    std::os::unix::fs::chown(dir.path(), Some(nobody), Some(nobody)).unwrap();
-    let output = std::process::Command::new("setpriv")
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"])
-        .arg("--no-new-privs")
-        .arg(std::env::current_exe().unwrap())
-        .args([filter, "--test-threads", "1", "--nocapture"])
-        .env("VMTASK_TEST_CACHE", dir.path().join("cache"))
-        .env("TMPDIR", dir.path())
-        .output()
-        .unwrap();
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "as nobody: {text}");
-    assert!(!text.contains("running 0 tests"), "{text}");
-    eprintln!("{text}");
-    true
-}
+const NAME: &str = "x86_64-pc-linux-gnu";
 
-pub fn shell(script: &str) -> TaskSpec {
+pub(crate) fn shell(script: &str) -> TaskSpec {
     TaskSpec {
         name: "test".into(),
-        platform: "x86_64-pc-linux-gnu".into(),
+        platform: NAME.into(),
         program: ProgramSpec {
             path: "/bin/sh".into(),
             args: vec!["-c".into(), script.into()],
@@ -98,32 +86,37 @@ pub fn shell(script: &str) -> TaskSpec {
     }
 }
 
-pub fn input(host: &str, guest: &str, executable: bool) -> FileIn {
+pub(crate) fn input(host: &str, guest: &str, executable: bool) -> FileIn {
     FileIn { host: host.into(), guest: guest.into(), executable }
 }
 
-pub fn output(name: &str) -> FileOut {
+pub(crate) fn output(name: &str) -> FileOut {
     FileOut { guest: name.into(), host: name.into(), optional: false }
 }
 
-pub struct Rig {
-    pub vm: Arc<QemuVm>,
-    pub dir: PathBuf,
-    pub events: mpsc::Receiver<(Boot, Event)>,
+pub(crate) struct Rig {
+    pub(crate) vm: Arc<QemuVm>,
+    pub(crate) dir: PathBuf,
+    pub(crate) events: mpsc::Receiver<(Boot, Event)>,
     next: AtomicU32,
     boot: AtomicU32,
-    pub tokens: Mutex<Vec<(CommandId, EffectToken)>>,
+    pub(crate) tokens: Mutex<Vec<(CommandId, EffectToken)>>,
     _temp: Option<tempfile::TempDir>,
 }
 
 impl Rig {
-    pub fn new(spec: TaskSpec) -> Self {
+    pub(crate) fn new(spec: TaskSpec) -> Self {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().join("task");
         Self::with(spec, &dir, Some(temp), |_| ())
     }
 
-    pub fn with(spec: TaskSpec, dir: &Path, temp: Option<tempfile::TempDir>, change: impl FnOnce(&mut Setup)) -> Self {
+    pub(crate) fn with(
+        spec: TaskSpec,
+        dir: &Path,
+        temp: Option<tempfile::TempDir>,
+        change: impl FnOnce(&mut Setup),
+    ) -> Self {
         spec.check().unwrap();
         std::fs::create_dir_all(dir.join("in")).unwrap();
         let mut setup = Setup {
@@ -156,11 +149,11 @@ impl Rig {
         }
     }
 
-    pub fn boot(&self) -> Boot {
+    pub(crate) fn boot(&self) -> Boot {
         Boot { epoch: 7, seq: self.boot.load(Ordering::SeqCst) }
     }
 
-    pub fn command(&self, op: Op) -> (Command, EffectToken) {
+    pub(crate) fn command(&self, op: Op) -> (Command, EffectToken) {
         if matches!(op, Op::Provision(_)) {
             self.boot.fetch_add(1, Ordering::SeqCst);
         }
@@ -172,7 +165,7 @@ impl Rig {
     }
 
     /// Once, whatever comes back.
-    pub fn once(&self, op: Op) -> Result<Reply, PortError> {
+    pub(crate) fn once(&self, op: Op) -> Result<Reply, PortError> {
         let (command, token) = self.command(op);
         let start = std::time::Instant::now();
         let reply = self.vm.carry_out(&command, &token);
@@ -181,7 +174,7 @@ impl Rig {
     }
 
     /// Until it is no longer pending.
-    pub fn try_op(&self, op: Op) -> Result<Reply, PortError> {
+    pub(crate) fn try_op(&self, op: Op) -> Result<Reply, PortError> {
         if matches!(op, Op::Provision(_)) {
             return self.once(op);
         }
@@ -194,16 +187,16 @@ impl Rig {
     }
 
     #[track_caller]
-    pub fn op(&self, op: Op) -> Reply {
+    pub(crate) fn op(&self, op: Op) -> Reply {
         self.try_op(op).unwrap_or_else(|error| panic!("{op}: {error}\n{}", self.log()))
     }
 
     #[track_caller]
-    pub fn fails(&self, op: Op) -> PortError {
+    pub(crate) fn fails(&self, op: Op) -> PortError {
         self.try_op(op).expect_err("it should have failed")
     }
 
-    pub fn found(&self) -> Found {
+    pub(crate) fn found(&self) -> Found {
         match self.op(Op::Probe) {
             Reply::Found(found) => found,
             other => panic!("{other:?}"),
@@ -211,7 +204,7 @@ impl Rig {
     }
 
     /// As the driver does: first the token goes, then the fence comes.
-    pub fn fence(&self, id: CommandId) -> bool {
+    pub(crate) fn fence(&self, id: CommandId) -> bool {
         for (old, token) in self.tokens.lock().unwrap().iter() {
             if *old <= id {
                 token.revoke();
@@ -220,18 +213,18 @@ impl Rig {
         self.vm.fence(id).unwrap()
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.join("qemu.log")).unwrap_or_default()
     }
 
     /// From nothing to a guest with a working directory.
-    pub fn start(&self) {
+    pub(crate) fn start(&self) {
         self.op(Op::Register);
         self.provision(Base::Baseline);
         self.op(Op::MakeWorkdir);
     }
 
-    pub fn provision(&self, base: Base) {
+    pub(crate) fn provision(&self, base: Base) {
         let reply = self.op(Op::Provision(base));
         if reply != (Reply::Provisioned { running: true }) {
             self.op(Op::PowerOn);
@@ -239,7 +232,7 @@ impl Rig {
         self.op(Op::AwaitTools);
     }
 
-    pub fn launch(&self) {
+    pub(crate) fn launch(&self) {
         for ix in 0..self.spec_inputs() {
             self.op(Op::CopyIn(FileIx(ix)));
         }
@@ -252,7 +245,7 @@ impl Rig {
 
     /// Waits for the program's end.
     #[track_caller]
-    pub fn exit(&self) -> ExitStatus {
+    pub(crate) fn exit(&self) -> ExitStatus {
         loop {
             let (boot, event) = self.next_event();
             match event {
@@ -264,13 +257,13 @@ impl Rig {
     }
 
     #[track_caller]
-    pub fn next_event(&self) -> (Boot, Event) {
+    pub(crate) fn next_event(&self) -> (Boot, Event) {
         self.events.recv_timeout(Duration::from_secs(100)).unwrap()
     }
 
     /// Waits for an event of this kind.
     #[track_caller]
-    pub fn until(&self, wanted: impl Fn(&Event) -> bool) -> Event {
+    pub(crate) fn until(&self, wanted: impl Fn(&Event) -> bool) -> Event {
         loop {
             let (_, event) = self.next_event();
             if wanted(&event) {
@@ -279,27 +272,27 @@ impl Rig {
         }
     }
 
-    pub fn snapshot(&self, generation: u32) -> Result<(), PortError> {
+    pub(crate) fn snapshot(&self, generation: u32) -> Result<(), PortError> {
         self.try_op(Op::BeginSnapshot(Generation(generation)))?;
         self.try_op(Op::CommitSnapshot(Generation(generation))).map(drop)
     }
 
-    pub fn result(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn result(&self, name: &str) -> Vec<u8> {
         std::fs::read(self.dir.join("results").join(name)).unwrap()
     }
 
-    pub fn result_text(&self, name: &str) -> String {
+    pub(crate) fn result_text(&self, name: &str) -> String {
         String::from_utf8(self.result(name)).unwrap()
     }
 }
 
-pub fn kind(error: &PortError) -> FaultKind {
+pub(crate) fn kind(error: &PortError) -> FaultKind {
     error.fault.kind
 }
 
 /// Cuts this process's connections to one of the machine's sockets, as a broken pipe or an over-eager administrator
 /// would: the adapter is not told.
-pub fn cut(rig: &Rig, channel: &str) -> usize {
+pub(crate) fn cut(rig: &Rig, channel: &str) -> usize {
     use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
     let me = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
     let mut cut = 0;
@@ -329,7 +322,7 @@ pub fn cut(rig: &Rig, channel: &str) -> usize {
 }
 
 /// Sends a signal to the machine's process.
-pub fn signal(rig: &Rig, signal: rustix::process::Signal) {
+pub(crate) fn signal(rig: &Rig, signal: rustix::process::Signal) {
     let pid = i32::try_from(rig.vm.process().unwrap().pid).unwrap();
     rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
