@@ -62,17 +62,19 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// What goes into DIR/vmtask.log, as a filter of the `tracing` crate: `info`, `vmtask_qemu=trace`
+    /// What goes into DIR/log, as a filter of the `tracing` crate: `info`, `vmtask_qemu=trace`
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub(crate) log: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum HypervisorChoice {
-    /// The one that this computer has
+    /// The real one that this computer has; never the simulator
     Auto,
     /// QEMU, with the accelerator that works here
     Qemu,
+    /// None: the virtual machine is simulated, and nothing is computed
+    Sim,
 }
 
 #[derive(Debug, Args)]
@@ -157,17 +159,18 @@ pub(crate) struct VmsArgs {
 
 fn after_help() -> String {
     format!(
-        "Environment:\n    VMTASK_DATA_DIR  where platforms, templates and the list of virtual machines are kept\n    \
-         VMTASK_ACCEL     `tcg` forces software emulation\n\n{}",
+        "Environment:\n    VMTASK_DATA_DIR     where platforms, templates and the list of virtual machines are kept\n    \
+         VMTASK_ACCEL        `tcg` forces software emulation\n    \
+         VMTASK_SIM_SECONDS  how long a simulated program runs, in seconds [default: 5]\n\n{}",
         exit::table()
     )
 }
 
 fn after_long_help() -> String {
     format!(
-        "Signals:\n    SIGINT, SIGTERM  once: save a checkpoint and stop; twice: stop at once. Either way the same command \
-         goes on\n                     from the newest checkpoint\n    SIGTSTP          hold the virtual machine, then stop; \
-         SIGCONT: go on\n\n{}",
+        "Signals:\n    SIGINT, SIGTERM  once: save a checkpoint and stop; twice: stop at once\n    \
+         SIGTSTP          hold the virtual machine, then stop; SIGCONT: go on\n    \
+         However it was stopped or killed, the same command goes on from the newest checkpoint.\n\n{}",
         after_help()
     )
 }

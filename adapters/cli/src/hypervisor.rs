@@ -2,10 +2,12 @@
 //!
 //! ```text
 //!   auto, qemu --> QEMU of this computer + a platform --> qemu::QemuVm, its process in the registry
+//!   sim        --> neither                            --> Simulated
 //! ```
 
 #[cfg(target_os = "linux")]
 mod qemu;
+mod simulated;
 
 use std::sync::Arc;
 
@@ -21,6 +23,8 @@ use crate::error::Error;
 pub(crate) enum Kind {
     #[cfg(target_os = "linux")]
     Qemu(Box<qemu::Kind>),
+    /// The platform's name; it need not be there.
+    Sim(String),
 }
 
 /// A task and where it is.
@@ -31,17 +35,20 @@ pub(crate) struct Place<'a> {
 }
 
 impl Kind {
-    /// Finds what was asked for.
+    /// Finds what was asked for. `auto` never means the simulator.
     ///
     /// # Errors
     /// If it, or the platform, is not there.
     pub(crate) fn choose(choice: HypervisorChoice, spec: &TaskSpec) -> Result<Self, Error> {
         match choice {
+            HypervisorChoice::Sim => Ok(Self::Sim(spec.platform.clone())),
             #[cfg(target_os = "linux")]
             HypervisorChoice::Auto | HypervisorChoice::Qemu => Ok(Self::Qemu(Box::new(qemu::Kind::find(spec)?))),
             #[cfg(not(target_os = "linux"))]
             HypervisorChoice::Auto | HypervisorChoice::Qemu => Err(Error::Hypervisor(
-                "there is no hypervisor that vmtask can drive on this operating system yet".into(),
+                "there is no hypervisor that vmtask can drive on this operating system yet; `--hypervisor sim` shows a \
+                 simulated run"
+                    .into(),
             )),
         }
     }
@@ -51,11 +58,12 @@ impl Kind {
         match self {
             #[cfg(target_os = "linux")]
             Self::Qemu(_) => "qemu",
+            Self::Sim(_) => "simulated",
         }
     }
 
     pub(crate) const fn is_simulated(&self) -> bool {
-        false
+        matches!(self, Self::Sim(_))
     }
 
     /// For people.
@@ -63,6 +71,7 @@ impl Kind {
         match self {
             #[cfg(target_os = "linux")]
             Self::Qemu(kind) => kind.describe(),
+            Self::Sim(_) => "the simulator".to_owned(),
         }
     }
 
@@ -71,6 +80,7 @@ impl Kind {
         match self {
             #[cfg(target_os = "linux")]
             Self::Qemu(kind) => kind.platform(),
+            Self::Sim(name) => Platform { name: name.clone(), fingerprint: String::new() },
         }
     }
 
@@ -79,6 +89,9 @@ impl Kind {
         match self {
             #[cfg(target_os = "linux")]
             Self::Qemu(kind) => kind.execution(),
+            Self::Sim(_) => {
+                Execution { hypervisor: self.name().to_owned(), simulated: true, accelerator: None, build: None }
+            }
         }
     }
 
@@ -87,6 +100,7 @@ impl Kind {
         match self {
             #[cfg(target_os = "linux")]
             Self::Qemu(kind) => Some(kind.memory()),
+            Self::Sim(_) => None,
         }
     }
 
@@ -98,6 +112,7 @@ impl Kind {
         match self {
             #[cfg(target_os = "linux")]
             Self::Qemu(kind) => kind.make(place),
+            Self::Sim(_) => Ok(Arc::new(simulated::Simulated::new(place)?)),
         }
     }
 }

@@ -1,0 +1,297 @@
+//! Whole runs of the binary with the simulated virtual machine: signals, resuming, locks, damage.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+use rstest::rstest;
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use serde_json::Value;
+
+/// A directory with one task in it.
+struct Den(tempfile::TempDir);
+
+const TASK: &str = "name = \"t\"\nplatform = \"p\"\n[program]\npath = \"/bin/true\"\n[checkpoint]\nevery = \"300ms\"\n";
+/// Longer than any test: it is stopped.
+const LONG: &str = "600";
+const SHORT: &str = "0.2";
+
+impl Den {
+    fn new() -> Self {
+        let den = Self(tempfile::tempdir().unwrap());
+        fs::write(den.path("t.toml"), TASK).unwrap();
+        den
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn command(&self, seconds: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vmtask"));
+        command.args(["run", "t.toml", "--hypervisor", "sim", "--json"]).current_dir(self.0.path());
+        command.env("VMTASK_DATA_DIR", self.path("data")).env("VMTASK_SIM_SECONDS", seconds);
+        command
+    }
+
+    /// Runs it to its end.
+    fn run(&self, seconds: &str) -> Run {
+        Run::of(&self.command(seconds).output().unwrap())
+    }
+
+    fn start(&self, seconds: &str) -> Running {
+        let mut child = self.command(seconds).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Running { child, lines, heard: Vec::new() }
+    }
+
+    fn result(&self) -> Value {
+        serde_json::from_slice(&fs::read(self.path("t.vmtask/results/result.json")).unwrap()).unwrap()
+    }
+}
+
+/// A run that is over.
+struct Run {
+    code: Option<i32>,
+    said: Vec<Value>,
+    stderr: String,
+}
+
+impl Run {
+    fn of(output: &Output) -> Self {
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        Self {
+            code: output.status.code(),
+            said: stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    fn last(&self) -> &Value {
+        self.said.last().unwrap()
+    }
+
+    fn begins(&self) -> &Value {
+        self.said.iter().find(|line| line["kind"] == "begin").unwrap()
+    }
+}
+
+/// A run that is not over.
+struct Running {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+    heard: Vec<Value>,
+}
+
+impl Running {
+    /// Reads until a line is like that.
+    fn hear(&mut self, like: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.lines.read_line(&mut line).unwrap(), 0, "it ended; it said {:#?}", self.heard);
+            let value: Value = serde_json::from_str(&line).unwrap();
+            self.heard.push(value.clone());
+            if like(&value) {
+                return value;
+            }
+        }
+    }
+
+    fn hear_checkpoint(&mut self) -> u64 {
+        let line = self.hear(|line| line["report"]["checkpoint"].is_object());
+        line["report"]["checkpoint"]["generation"].as_u64().unwrap()
+    }
+
+    fn hear_phase(&mut self, phase: &str) {
+        self.hear(|line| {
+            let said = &line["report"]["phase"];
+            said == phase || said[phase].is_object()
+        });
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    fn end(mut self) -> Run {
+        let mut rest = String::new();
+        std::io::Read::read_to_string(&mut self.lines, &mut rest).unwrap();
+        let mut run = Run::of(&self.child.wait_with_output().unwrap());
+        self.heard.extend(rest.lines().map(|line| serde_json::from_str(line).unwrap()));
+        run.said = self.heard;
+        run
+    }
+}
+
+#[test]
+fn a_simulated_run_says_so_first_and_last_and_in_its_result() {
+    let den = Den::new();
+    let run = den.run(SHORT);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert_eq!((&run.said[0]["kind"], &run.said[0]["simulated"]), (&"begin".into(), &true.into()));
+    assert_eq!((&run.last()["kind"], &run.last()["execution"]["simulated"]), (&"result".into(), &true.into()));
+    assert_eq!(den.result()["execution"]["simulated"], true);
+
+    fs::remove_dir_all(den.path("t.vmtask")).unwrap();
+    let mut plain = Command::new(env!("CARGO_BIN_EXE_vmtask"));
+    plain.args(["run", "t.toml", "--hypervisor", "sim"]).current_dir(den.0.path());
+    let output = plain.env("VMTASK_DATA_DIR", den.path("data")).env("VMTASK_SIM_SECONDS", SHORT).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let (first, last) = (text.lines().next().unwrap(), text.lines().last().unwrap());
+    assert!(first.contains("SIMULATED") && last.contains("SIMULATED"), "{text}");
+}
+
+#[test]
+fn automatic_is_never_the_simulator() {
+    let den = Den::new();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vmtask"));
+    command.args(["run", "t.toml"]).current_dir(den.0.path()).env("VMTASK_DATA_DIR", den.path("data"));
+    let output = command.env("VMTASK_ACCEL", "tcg").output().unwrap();
+    assert_eq!(output.status.code(), Some(212), "there is no platform: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[rstest]
+#[case::interrupt(Signal::INT)]
+#[case::terminate(Signal::TERM)]
+#[case::hang_up(Signal::HUP)]
+fn one_signal_saves_and_stops_and_the_next_run_goes_on_from_there(#[case] signal: Signal) {
+    let den = Den::new();
+    let mut running = den.start(LONG);
+    let first = running.hear_checkpoint();
+    running.signal(signal);
+    let run = running.end();
+    assert_eq!((run.code, &run.last()["outcome"]), (Some(217), &"stopped".into()), "{}", run.stderr);
+    assert!(run.stderr.contains("saving a checkpoint"), "{}", run.stderr);
+
+    let run = den.run(SHORT);
+    let from = run.begins()["resumes"]["from_checkpoint"].as_u64().unwrap();
+    assert!(from > first, "the signal made one more than {first}: {from}");
+    assert_eq!((run.code, &run.last()["outcome"]), (Some(0), &"completed".into()), "{}", run.stderr);
+    assert_eq!(run.last()["history"]["restarts"], 0, "a stop is no loss: {:?}", run.last());
+}
+
+#[test]
+fn two_signals_stop_at_once_and_the_last_checkpoint_stands() {
+    let den = Den::new();
+    let mut running = den.start(LONG);
+    running.hear_checkpoint();
+    running.signal(Signal::INT);
+    running.signal(Signal::TERM);
+    let run = running.end();
+    assert_eq!(run.code, Some(217), "{}", run.stderr);
+    assert!(den.run(SHORT).begins()["resumes"]["from_checkpoint"].is_u64());
+}
+
+#[test]
+fn a_killed_manager_is_survived() {
+    let den = Den::new();
+    let mut running = den.start(LONG);
+    let checkpoint = running.hear_checkpoint();
+    running.signal(Signal::KILL);
+    assert_eq!(running.end().code, None);
+    let run = den.run(SHORT);
+    assert!(run.begins()["resumes"]["from_checkpoint"].as_u64().unwrap() >= checkpoint);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+}
+
+#[test]
+fn a_second_manager_is_refused_and_names_the_first() {
+    let den = Den::new();
+    let mut running = den.start(LONG);
+    running.hear_phase("running");
+    let second = den.run(SHORT);
+    assert_eq!(second.code, Some(216), "{}", second.stderr);
+    assert!(second.stderr.contains(&running.child.id().to_string()), "{}", second.stderr);
+    assert_eq!(second.last()["exit"], 216);
+    running.signal(Signal::INT);
+    assert_eq!(running.end().code, Some(217), "the first goes on as if nothing had been");
+}
+
+#[test]
+fn the_shell_can_hold_it_and_let_it_go_on() {
+    let den = Den::new();
+    let mut running = den.start(LONG);
+    running.hear_phase("running");
+    running.signal(Signal::TSTP);
+    let (_, status) = waitpid(Some(running.pid()), WaitOptions::UNTRACED).unwrap().unwrap();
+    assert!(status.stopped(), "the process itself is stopped: {status:?}");
+    running.signal(Signal::CONT);
+    running.hear_phase("paused");
+    running.hear_phase("unpausing");
+    running.hear_phase("running");
+    running.signal(Signal::INT);
+    assert_eq!(running.end().code, Some(217));
+}
+
+#[test]
+fn a_finished_task_is_told_again_and_not_run_again() {
+    let den = Den::new();
+    assert_eq!(den.run(SHORT).code, Some(0));
+    let first = den.result();
+    let again = den.run(SHORT);
+    assert_eq!(again.code, Some(0));
+    assert!(again.said[0]["text"].as_str().unwrap().contains("finished already"), "{:?}", again.said[0]);
+    assert_eq!((again.said.len(), again.last()["times"].clone()), (2, first["times"].clone()));
+}
+
+#[test]
+fn a_result_that_was_never_written_is_written_by_the_next_run() {
+    let den = Den::new();
+    assert_eq!(den.run(SHORT).code, Some(0));
+    fs::remove_file(den.path("t.vmtask/results/result.json")).unwrap();
+    assert_eq!(den.run(SHORT).code, Some(0));
+    assert_eq!(den.result()["outcome"], "completed");
+}
+
+#[rstest]
+#[case::torn_journal("journal", "half a li", true)]
+#[case::both_torn("both", "half a li", false)]
+fn a_torn_journal_is_the_older_record_or_a_clear_word(#[case] which: &str, #[case] text: &str, #[case] goes_on: bool) {
+    let den = Den::new();
+    let mut running = den.start(LONG);
+    running.hear_checkpoint();
+    running.signal(Signal::KILL);
+    running.end();
+    fs::write(den.path("t.vmtask/journal"), text).unwrap();
+    if which == "both" {
+        fs::write(den.path("t.vmtask/journal.prev"), text).unwrap();
+    }
+    let run = den.run(SHORT);
+    if goes_on {
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+        assert!(run.said[0]["text"].as_str().unwrap().contains("damaged"), "{:?}", run.said[0]);
+    } else {
+        assert_eq!(run.code, Some(215), "{}", run.stderr);
+        assert!(run.stderr.contains("journal") && run.stderr.contains("damaged"), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn another_task_does_not_go_on_in_the_same_directory() {
+    let den = Den::new();
+    let mut running = den.start(LONG);
+    running.hear_phase("running");
+    running.signal(Signal::KILL);
+    running.end();
+    fs::write(den.path("t.toml"), TASK.replace("/bin/true", "/bin/false")).unwrap();
+    let run = den.run(SHORT);
+    assert_eq!(run.code, Some(215), "{}", run.stderr);
+    assert!(run.stderr.contains("program.path was \"/bin/true\" and is \"/bin/false\""), "{}", run.stderr);
+}
+
+#[test]
+fn somebody_elses_directory_is_left_alone() {
+    let den = Den::new();
+    fs::create_dir(den.path("t.vmtask")).unwrap();
+    fs::write(den.path("t.vmtask/diary"), "dear").unwrap();
+    let run = den.run(SHORT);
+    assert_eq!(run.code, Some(215), "{}", run.stderr);
+    assert_eq!(fs::read_dir(den.path("t.vmtask")).unwrap().count(), 1);
+}
