@@ -83,10 +83,11 @@ impl Machine {
     fn choose_beside_the_program(&self) -> Choice {
         if let Some(generation) = self.snapshot {
             Choice::Do(Op::CommitSnapshot(generation))
+        } else if self.watch_due {
+            // Before any checkpoint: those of a guest that hangs would push out the ones that are of use.
+            Choice::Do(Op::Probe)
         } else if self.checkpoint_due {
             Choice::Do(self.begin_snapshot())
-        } else if self.watch_due {
-            Choice::Do(Op::Probe)
         } else if let Some(generation) = self.junk.oldest() {
             Choice::Do(Op::RemoveSnapshot(generation))
         } else {

@@ -55,18 +55,17 @@ impl Machine {
 
     /// The guest is lost: go back to what is durable.
     pub(crate) fn roll_back(&mut self, plan: &Plan, loss: Loss) {
+        // Before it was powered on, there was nothing that could have been lost by the checkpoint's fault.
+        let was_restored = self.examine == Examine::Restored && self.stage.is_live();
         self.forget_guest();
-        if self.examine == Examine::Restored {
-            self.restore_losses = self.restore_losses.saturating_add(1);
-            if self.restore_losses >= plan.policy.restore_attempts.get() {
-                self.drop_newest();
-            }
-        }
         self.stage = Stage::Lost;
         self.changed();
-        if self.record.intent == Intent::Quit {
+        if matches!(self.record.intent, Intent::Quit | Intent::Abort) {
             // Nothing goes on from here: what was saved before is what there is.
             return;
+        }
+        if was_restored {
+            self.count_restore_loss(plan);
         }
         self.record.restarts = self.record.restarts.saturating_add(1);
         self.record.losses = self.record.losses.saturating_add(1);
@@ -112,6 +111,26 @@ impl Machine {
         restoring && blames && !matches!(self.stage, Stage::Unprobed | Stage::TearingDown { .. } | Stage::Ended)
     }
 
+    /// A hypervisor that says that the checkpoint is no good is believed. Silence may have other reasons: it is tried
+    /// again, as often as the policy says.
+    pub(crate) fn blame_checkpoint(&mut self, plan: &Plan, kind: FaultKind) {
+        if matches!(kind, FaultKind::Unknown | FaultKind::Refused) {
+            self.count_restore_loss(plan);
+            self.examine = Examine::No;
+            self.lost.get_or_insert(Loss::Unresponsive);
+        } else {
+            self.drop_base();
+        }
+    }
+
+    /// The guest did not come up from the newest checkpoint.
+    fn count_restore_loss(&mut self, plan: &Plan) {
+        self.restore_losses = self.restore_losses.saturating_add(1);
+        if self.restore_losses >= plan.policy.restore_attempts.get() {
+            self.drop_newest();
+        }
+    }
+
     /// The checkpoint being restored is no good: fall back to the one before it.
     pub(crate) fn drop_base(&mut self) {
         self.forget_guest();
@@ -125,7 +144,9 @@ impl Machine {
         if let Some(generation) = self.record.generations.newest() {
             self.drop_generation(generation);
         }
+        // The one before it gets as many tries. There are only so many, so this comes to an end.
         self.restore_losses = 0;
+        self.record.losses = 0;
     }
 
     fn drop_generation(&mut self, generation: Generation) {

@@ -453,15 +453,19 @@ impl Machine {
     }
 
     fn fenced(&mut self, plan: &Plan, id: CommandId, survived: bool) -> Result<Accepted, Denied> {
-        if self.fence.take_if(|f| f.id == id && f.sent).is_none() {
+        let Some(fence) = self.fence.take_if(|f| f.id == id && f.sent) else {
             return ignored(Ignored::NotFencing);
-        }
+        };
         self.timers.disarm(Timer::Fence);
         self.unresolved = None;
         self.tries = Tries::default();
         let failing = self.failing.take();
         if let Some(generation) = self.snapshot {
             self.snapshot_failed(plan, generation, Fault::new(FaultKind::Unknown));
+        }
+        if fence.op.kind() == OpKind::Provision && survived && matches!(self.stage, Stage::Off { .. }) {
+            // It may have come as far as a warm baseline that runs.
+            self.stage = Stage::Lost;
         }
         let live = self.stage.is_live() || self.stage == Stage::Provisioned;
         if live && survived {
@@ -519,7 +523,7 @@ impl Machine {
                 self.missing.get_or_insert((op, fault));
                 self.stage = Stage::Exited(ix.0 + 1);
             }
-            _ if self.checkpoint_is_to_blame(op, fault.kind) => self.drop_base(),
+            _ if self.checkpoint_is_to_blame(op, fault.kind) => self.blame_checkpoint(plan, fault.kind),
             _ if fault.kind == FaultKind::Unknown && !matches!(self.stage, Stage::Unprobed) => {
                 self.lost.get_or_insert(Loss::Unresponsive);
             }
