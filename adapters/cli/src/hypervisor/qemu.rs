@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytesize::ByteSize;
 use vmtask_core::TaskSpec;
 use vmtask_driver::{Execution, Hypervisor, NewEntry, Reap, Registry};
-use vmtask_platform::{self as platform, Personality, Platform};
+use vmtask_platform::{self as platform, Platform};
 use vmtask_qemu::host::{self, Accel, Choice, Qemu};
 use vmtask_qemu::{Baseline, Image, Life, QemuVm, Setup};
 
@@ -76,7 +76,7 @@ impl Kind {
         let setup = Setup {
             on_life: Some(registered(&spec.name, place.dir.root())?),
             spec,
-            image: image(&self.platform, self.platform().fingerprint),
+            image: Image::of(&self.platform, self.memory, self.cpus),
             qemu: self.qemu.clone(),
             dir: place.dir.root().to_owned(),
             inputs: PathBuf::new(),
@@ -99,20 +99,6 @@ fn find_qemu() -> Result<Qemu, Error> {
 
 fn cache() -> Result<PathBuf, Error> {
     Ok(platform::data_dir()?.join("cache"))
-}
-
-fn image(platform: &Platform, fingerprint: String) -> Image {
-    let definition = platform.definition();
-    Image {
-        kernel: platform.kernel(),
-        initrd: platform.root(),
-        cmdline: definition.qemu.command_line.clone(),
-        machine: definition.qemu.machine.clone(),
-        cpu: definition.qemu.cpu.clone(),
-        memory: u64::from(definition.guest.memory_mib) * MIB,
-        linux32: definition.guest.personality == Personality::Linux32,
-        fingerprint,
-    }
 }
 
 /// Announces the task in the registry, clears up behind managers that are gone, and keeps the entry up to date.
