@@ -440,8 +440,8 @@ fn a_full_disk_skips_a_checkpoint_and_the_next_is_tried_in_its_turn() {
     hand.answer_until(|hand| hand.command.is_none());
     assert_snapshot!(hand.log(), @r"
     persist 4
-    notice: checkpoint 1 was not taken: no space left; the earlier ones stand
     command RemoveSnapshot(1)
+    notice: checkpoint 1 was not taken: no space left; the earlier ones stand
     ");
     hand.pass(Span::from_secs(300));
     hand.until_flying(OpKind::BeginSnapshot);
