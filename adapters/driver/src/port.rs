@@ -40,6 +40,9 @@ pub trait Hypervisor: Send + Sync {
     /// earlier call, which may then still be on its way: whatever it does to files that outlive it must go through
     /// [`EffectToken::act`].
     ///
+    /// The calling thread may end at any time between two calls (when it was abandoned, say): tie nothing to it that
+    /// must live as long as the VM, such as a parent-death signal.
+    ///
     /// # Errors
     /// See [`FaultKind`] for what each kind promises.
     fn carry_out(&self, command: &Command, token: &EffectToken) -> Result<Reply, PortError>;

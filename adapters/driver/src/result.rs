@@ -52,6 +52,9 @@ pub struct TaskResult {
     pub substitutes: Vec<Substitute>,
     /// What went differently than it should under the last manager, and was dealt with.
     pub notices: Vec<Notice>,
+    /// What the hypervisor said when something went wrong, whether it was mended or not: the newest of each operation.
+    #[serde(default)]
+    pub errors: Vec<String>,
 }
 
 /// The platform of a result.
@@ -206,6 +209,7 @@ impl TaskResult {
             outputs: outputs(spec, results)?,
             substitutes: ended.substitutes.clone(),
             notices: ended.notices.clone(),
+            errors: ended.errors.iter().map(ToString::to_string).collect(),
         })
     }
 

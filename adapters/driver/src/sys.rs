@@ -1,6 +1,6 @@
 //! What differs between operating systems, in one place: identities of processes and of the host, modes of files.
 
-use std::fs::{File, Metadata};
+use std::fs::Metadata;
 use std::io;
 use std::path::Path;
 
@@ -31,7 +31,7 @@ pub enum Liveness {
 /// Makes the entries of a directory durable.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     #[cfg(unix)]
-    return File::open(dir)?.sync_all();
+    return std::fs::File::open(dir)?.sync_all();
     // NTFS journals its directories itself, and a directory handle cannot be flushed without special rights.
     #[cfg(not(unix))]
     return dir.metadata().map(|_| ());
@@ -39,10 +39,11 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
 
 /// Makes a directory that nobody else can look into. Its parent must be there.
 pub(crate) fn create_private_dir(dir: &Path) -> io::Result<()> {
-    let mut builder = std::fs::DirBuilder::new();
     #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(dir)
+    return std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(dir);
+    // A user's directories are private there by inheritance.
+    #[cfg(not(unix))]
+    return std::fs::create_dir(dir);
 }
 
 /// The permission bits of a file if anyone but its owner may read or write it.
@@ -88,6 +89,7 @@ mod processes {
     use std::time::Duration;
 
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::io::retry_on_intr;
     use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
     use super::{Liveness, ProcessId};
@@ -135,7 +137,7 @@ mod processes {
             other => other?,
         }
         let patience = Timespec::try_from(patience).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let ended = poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&patience))?;
+        let ended = retry_on_intr(|| poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&patience)))?;
         if ended == 0 {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "it was sent SIGKILL and has not ended yet"));
         }

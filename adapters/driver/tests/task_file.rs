@@ -100,6 +100,7 @@ fn one_stream_for_both_is_collected_once() {
 #[case::nested("nested", &format!("{SMALLEST}[[files_out]]\nguest = \"x\"\n[[files_out]]\nguest = \"x/y\"\n"))]
 #[case::taken_by_stdout("taken_by_stdout", &format!("{SMALLEST}[[files_out]]\nguest = \"x\"\nhost = \"stdout.txt\"\n"))]
 #[case::result_json("result_json", &format!("{SMALLEST}[[files_out]]\nguest = \"Result.json\"\n"))]
+#[case::no_program("no_program", &SMALLEST.replace("/bin/true", ""))]
 #[case::program_not_there("program_not_there", &SMALLEST.replace("/bin/true", "leibniz"))]
 #[case::program_not_executable(
     "program_not_executable",
@@ -190,7 +191,7 @@ fn an_input_that_may_not_be_read_is_told() {
     let (dir, file) = with_inputs(&["secret"]);
     let path = dir.path().join("secret");
     fs::write(&path, "").unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     assert!(file.check_inputs().unwrap_err().to_string().contains("cannot be read (Permission denied"));
 }
 
