@@ -31,8 +31,8 @@ pub(crate) enum Error {
     #[error("{0}")]
     Hypervisor(String),
     #[error(
-        "not enough space for {}: a checkpoint takes up to {needed}, and {free} are free; make room, or name a directory on \
-         another disk with --dir", dir.display()
+        "not enough space for {}: up to {needed} are needed (a checkpoint is at most as large as the guest's memory), and \
+         {free} are free; make room, or name a directory on another disk with --dir", dir.display()
     )]
     Space { dir: PathBuf, needed: bytesize::ByteSize, free: bytesize::ByteSize },
     #[error("cannot {what} {}: {source}", path.display())]
