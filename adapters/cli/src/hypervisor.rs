@@ -12,7 +12,7 @@ mod simulated;
 use std::sync::Arc;
 
 use vmtask_core::TaskSpec;
-use vmtask_driver::{Execution, Hypervisor, InputFile, Platform, TaskDir, TaskFile};
+use vmtask_driver::{Execution, Hypervisor, Platform, TaskDir, TaskFile};
 
 use crate::args::HypervisorChoice;
 use crate::doctor::Check;
@@ -30,7 +30,6 @@ pub(crate) enum Kind {
 /// A task and where it is.
 pub(crate) struct Place<'a> {
     pub(crate) file: &'a TaskFile,
-    pub(crate) inputs: &'a [InputFile],
     pub(crate) dir: &'a TaskDir,
 }
 

@@ -45,7 +45,6 @@ fn carry_out(args: &RunArgs) -> Result<u8, Error> {
     show.finish();
     let ended = ended?;
     let result = session.conclude(&ended)?;
-    drop(signals);
     Ok(end(&session, &show, &result))
 }
 

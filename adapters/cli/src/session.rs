@@ -14,8 +14,8 @@ use std::time::SystemTime;
 
 use vmtask_core::{Outcome, TaskSpec};
 use vmtask_driver::{
-    Binding, Circumstances, Counters, Driver, Ended, HostId, InputFile, JournalFile, Loaded, RealStorage, Setup,
-    TaskDir, TaskFile, TaskResult,
+    Binding, Circumstances, Counters, Driver, Ended, HostId, JournalFile, Loaded, RealStorage, Setup, TaskDir,
+    TaskFile, TaskResult,
 };
 
 use crate::args::HypervisorChoice;
@@ -40,7 +40,6 @@ pub(crate) struct Session {
     pub(crate) file: TaskFile,
     pub(crate) dir: TaskDir,
     pub(crate) kind: Kind,
-    inputs: Vec<InputFile>,
     journal: Option<JournalFile>,
     loaded: Option<Loaded>,
     started: SystemTime,
@@ -68,7 +67,7 @@ impl Session {
             log::start(filter, &dir.log())?;
         }
         let (journal, loaded) = JournalFile::open(Arc::new(RealStorage), dir.root(), dir.id().clone())?;
-        Ok(Self { file, dir, kind, inputs, journal: Some(journal), loaded, started: SystemTime::now() })
+        Ok(Self { file, dir, kind, journal: Some(journal), loaded, started: SystemTime::now() })
     }
 
     pub(crate) fn spec(&self) -> &TaskSpec {
@@ -124,7 +123,7 @@ impl Session {
         &mut self,
         wrap: impl FnOnce(Arc<dyn vmtask_driver::Hypervisor>) -> Arc<dyn vmtask_driver::Hypervisor>,
     ) -> Result<Driver, Error> {
-        let place = Place { file: &self.file, inputs: &self.inputs, dir: &self.dir };
+        let place = Place { file: &self.file, dir: &self.dir };
         let hypervisor = wrap(self.kind.make(&place)?);
         let Some(journal) = self.journal.take() else {
             return Err(Error::Setup("a session has one driver".into()));

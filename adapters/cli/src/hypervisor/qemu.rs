@@ -66,10 +66,6 @@ impl Kind {
     pub(crate) fn make(&self, place: &Place<'_>) -> Result<Arc<dyn Hypervisor>, Error> {
         let mut spec = place.file.spec().clone();
         spec.limits.memory = Some(self.memory());
-        // An input's path is relative to the task file, wherever we are.
-        for (file, input) in spec.files_in.iter_mut().zip(place.inputs) {
-            file.host = input.path.to_string_lossy().into_owned();
-        }
         // To the adapter a VM is registered once this directory is there. An empty one is none yet; one with checkpoints
         // is not empty and stays.
         let _ = std::fs::remove_dir(place.dir.vm());
@@ -79,7 +75,8 @@ impl Kind {
             image: Image::of(&self.platform, self.memory, self.cpus),
             qemu: self.qemu.clone(),
             dir: place.dir.root().to_owned(),
-            inputs: PathBuf::new(),
+            // Empty for a task file in the current directory: then inputs are relative to that, as they should be.
+            inputs: place.file.path().parent().unwrap_or(Path::new("")).to_owned(),
             results: place.dir.results(),
             cache: cache()?,
             baseline: Baseline::Warm,
