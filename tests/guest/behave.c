@@ -11,7 +11,6 @@
  * reboot | poweroff    ends the machine
  * hang                 takes the only processor and never gives it back
  * kill-agent           kills the guest agent, again and again for a second, then ends with 0
- * stop-agent           stops the guest agent without ending it, then ends with 0 after a second
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -121,12 +120,6 @@ int main(int argc, char **argv)
                 return 95;
             nap(0.1);
         }
-        return 0;
-    }
-    if (is(way, "stop-agent")) {
-        if (system("killall -STOP qemu-ga") != 0)
-            return 95;
-        nap(1);
         return 0;
     }
     return 2;

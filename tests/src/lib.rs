@@ -8,6 +8,7 @@
 //!      |-- procs      what /proc says: the outside view that no adapter can colour
 //!      |-- ours       our adapter and driver within the test's own process
 //!      |-- hand       QEMU driven by hand with plain commands, to compare with
+//!      |-- conformance   the same stories for every hypervisor adapter
 //!      |-- chaos      SIGKILL at random moments
 //!      `-- stats      medians with their spread
 //! ```
@@ -17,6 +18,7 @@
 #![cfg(target_os = "linux")]
 
 pub mod chaos;
+pub mod conformance;
 pub mod guest;
 pub mod hand;
 pub mod ours;
