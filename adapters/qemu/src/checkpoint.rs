@@ -6,18 +6,19 @@
 //!   vm/checkpoints/7.json       the manifest: only with it is the checkpoint whole
 //! ```
 //! QEMU's exit code never tells a partial stream from a whole one; size and SHA-256 in the manifest do. A manifest's
-//! first line is the SHA-256 of the rest, so that a torn one is known for what it is.
+//! first line is the SHA-256 of the rest, so that a torn one is known for what it is. What has to survive a loss of power
+//! goes through [`Storage`], so that the tests can take away whatever was not flushed.
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::FallocateFlags;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use vmtask_core::{Generation, Generations};
-use vmtask_driver::{EffectToken, PortError};
+use vmtask_driver::{Access, EffectToken, PortError, RealStorage, Storage};
 
 use crate::cmdline::LAYOUT;
 use crate::durable;
@@ -136,11 +137,16 @@ pub(crate) enum CheckpointError {
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     dir: PathBuf,
+    storage: Arc<dyn Storage>,
 }
 
 impl Store {
     pub(crate) fn new(dir: PathBuf) -> Self {
-        Self { dir }
+        Self::on(dir, Arc::new(RealStorage))
+    }
+
+    fn on(dir: PathBuf, storage: Arc<dyn Storage>) -> Self {
+        Self { dir, storage }
     }
 
     fn file(&self, generation: Generation, kind: &str) -> PathBuf {
@@ -225,7 +231,7 @@ impl Store {
     /// An empty file for the stream of a new checkpoint, with its space reserved: a stream that finds the disk full
     /// half-way can kill the guest.
     pub(crate) fn begin(&self, generation: Generation, reserve: u64) -> io::Result<File> {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+        self.make_dir()?;
         self.sweep();
         // The manifest's space as well: a disk that is filled meanwhile must not spoil a stream that is whole.
         let manifest = File::create(self.file(generation, "manifest"))?;
@@ -253,19 +259,41 @@ impl Store {
         }
     }
 
+    /// The directory, and the one that it is in, by names that are durable: without them everything below is lost.
+    fn make_dir(&self) -> io::Result<()> {
+        let vm = parent(&self.dir);
+        for dir in [vm, &self.dir] {
+            match self.storage.create_dir(dir, Access::Owner) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => made?,
+            }
+            self.storage.sync_dir(parent(dir))?;
+        }
+        Ok(())
+    }
+
+    /// Writes a manifest beside its place. What remains is to rename it.
+    fn write_manifest(&self, manifest: &Manifest) -> io::Result<PathBuf> {
+        let part = self.file(Generation(manifest.generation), "manifest");
+        durable::write_part(&part, &manifest.to_text()?)?;
+        self.storage.sync_file(&part)?;
+        Ok(part)
+    }
+
     /// Makes a checkpoint count, whose stream was written by [`Store::begin`]'s file and flushed.
     pub(crate) fn commit(&self, manifest: &Manifest, token: &EffectToken) -> Result<(), PortError> {
         let generation = Generation(manifest.generation);
         let what = format!("writing the manifest of checkpoint {generation}");
-        let part = self.file(generation, "manifest");
-        manifest.to_text().and_then(|text| durable::write_part(&part, &text)).map_err(during(&what))?;
+        let stream = self.file(generation, "part");
+        self.storage.sync_file(&stream).map_err(during(&what))?;
+        let part = self.write_manifest(manifest).map_err(during(&what))?;
         token
             .act(|| {
-                std::fs::rename(self.file(generation, "part"), self.file(generation, "ram"))?;
+                self.storage.rename(&stream, &self.file(generation, "ram"))?;
                 // The manifest must not be there before what it speaks of.
-                durable::sync_dir(&self.dir)?;
-                std::fs::rename(&part, self.file(generation, "json"))?;
-                durable::sync_dir(&self.dir)
+                self.storage.sync_dir(&self.dir)?;
+                self.storage.rename(&part, &self.file(generation, "json"))?;
+                self.storage.sync_dir(&self.dir)
             })?
             .map_err(during(&what))
     }
@@ -274,12 +302,11 @@ impl Store {
     pub(crate) fn rewrite(&self, manifest: &Manifest, token: &EffectToken) -> Result<(), PortError> {
         let generation = Generation(manifest.generation);
         let what = format!("rewriting the manifest of checkpoint {generation}");
-        let part = self.file(generation, "manifest");
-        manifest.to_text().and_then(|text| durable::write_part(&part, &text)).map_err(during(&what))?;
+        let part = self.write_manifest(manifest).map_err(during(&what))?;
         token
             .act(|| {
-                std::fs::rename(&part, self.file(generation, "json"))?;
-                durable::sync_dir(&self.dir)
+                self.storage.rename(&part, &self.file(generation, "json"))?;
+                self.storage.sync_dir(&self.dir)
             })?
             .map_err(during(&what))
     }
@@ -288,10 +315,10 @@ impl Store {
     pub(crate) fn remove(&self, generation: Generation, token: &EffectToken) -> Result<(), PortError> {
         token
             .act(|| {
-                durable::gone(std::fs::remove_file(self.file(generation, "json")))?;
-                durable::gone(durable::sync_dir(&self.dir))?;
+                durable::gone(self.storage.unlink(&self.file(generation, "json")))?;
+                durable::gone(self.storage.sync_dir(&self.dir))?;
                 for kind in ["ram", "part", "manifest"] {
-                    durable::gone(std::fs::remove_file(self.file(generation, kind)))?;
+                    durable::gone(self.storage.unlink(&self.file(generation, kind)))?;
                 }
                 Ok::<(), io::Error>(())
             })?
@@ -305,10 +332,15 @@ impl Store {
             let kind = path.extension().and_then(|kind| kind.to_str());
             let orphan = kind == Some("ram") && !path.with_extension("json").exists();
             if orphan || matches!(kind, Some("part" | "manifest")) {
-                let _ = std::fs::remove_file(&path);
+                let _ = self.storage.unlink(&path);
             }
         }
     }
+}
+
+/// The directory that a path of ours is in.
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
 }
 
 /// Size and SHA-256 of a file, from its beginning. The file's position is left alone.
@@ -339,6 +371,7 @@ mod tests {
     use super::*;
     use rstest::rstest;
     use std::io::{Read, Write};
+    use vmtask_driver::testing::{Crash, RecordingStorage};
 
     fn machine() -> Machine {
         Machine {
@@ -353,7 +386,7 @@ mod tests {
 
     fn store() -> (tempfile::TempDir, Store) {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::new(dir.path().join("checkpoints"));
+        let store = Store::new(dir.path().join("vm/checkpoints"));
         (dir, store)
     }
 
@@ -446,5 +479,56 @@ mod tests {
         let (_dir, store) = store();
         let error = store.begin(Generation(1), 1 << 60).unwrap_err();
         assert!(!store.file(Generation(1), "part").exists(), "{error}");
+    }
+
+    /// What is wrong with the checkpoints that a loss of power has left, if anything.
+    fn broken_promise(crash: &Crash) -> Option<String> {
+        let disk = tempfile::tempdir().unwrap();
+        crash.lay_out(disk.path()).unwrap();
+        let store = Store::new(disk.path().join("vm/checkpoints"));
+        let listed = store.list();
+        for generation in listed.iter() {
+            // What is listed is what a restore will rely on: it has to be what was written.
+            let restored = store.open(generation, &machine()).and_then(|(manifest, mut file)| {
+                Store::verify(&manifest, &file, || true)?;
+                let mut text = String::new();
+                file.read_to_string(&mut text)
+                    .map(|_| text)
+                    .map_err(|source| CheckpointError::Io { generation, source })
+            });
+            match restored {
+                Ok(text) if text == stream_of(generation.0) => {}
+                other => return Some(format!("{}: checkpoint {generation}: {other:?}", crash.story)),
+            }
+        }
+        let newest = listed.newest().map(|generation| u64::from(generation.0));
+        (newest < crash.last_mark())
+            .then(|| format!("{}: promised {:?}, found {listed:?}", crash.story, crash.last_mark()))
+    }
+
+    fn stream_of(generation: u32) -> String {
+        format!("the memory of a guest at checkpoint {generation}").repeat(generation as usize)
+    }
+
+    #[test]
+    fn a_loss_of_power_at_any_point_leaves_the_newest_checkpoint_that_was_committed() {
+        let disk = tempfile::tempdir().unwrap();
+        let storage = RecordingStorage::new(disk.path()).unwrap();
+        let store = Store::on(disk.path().join("vm/checkpoints"), Arc::new(storage.clone()));
+        for generation in 1..=4 {
+            make(&store, generation, stream_of(generation).as_bytes());
+            storage.mark(generation.into());
+            if generation > 2 {
+                store.remove(Generation(generation - 2), &EffectToken::new()).unwrap();
+            }
+        }
+        // The disk's layers were merged: the manifests are written anew.
+        for manifest in store.manifests() {
+            store.rewrite(&Manifest { disk: vec!["merged.qcow2".into()], ..manifest }, &EffectToken::new()).unwrap();
+        }
+        let crashes = storage.crashes();
+        assert!(crashes.len() >= 100, "only {} states: the recording misses something", crashes.len());
+        let broken: Vec<_> = crashes.iter().filter_map(broken_promise).collect();
+        assert!(broken.is_empty(), "{} of {}:\n{}", broken.len(), crashes.len(), broken.join("\n"));
     }
 }
