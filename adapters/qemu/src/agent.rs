@@ -95,6 +95,8 @@ pub struct Agent {
     connect: Connect,
     link: Option<Link>,
     in_step: bool,
+    /// Hexadecimal; goes with the next call of the guest's script, once.
+    pub(crate) seed: Option<String>,
 }
 
 struct Link {
@@ -105,7 +107,7 @@ struct Link {
 impl Agent {
     /// An agent that is reached by `connect`, again whenever the link breaks. Nothing is connected yet.
     pub fn new(connect: impl FnMut() -> io::Result<UnixStream> + Send + 'static) -> Self {
-        Self { connect: Box::new(connect), link: None, in_step: false }
+        Self { connect: Box::new(connect), link: None, in_step: false, seed: None }
     }
 
     /// Makes the link already, without a word. If that fails, the next call makes it.
@@ -251,6 +253,14 @@ impl Agent {
     /// As for [`Agent::start`] and [`Agent::poll`].
     pub fn run(&mut self, path: &str, args: &[&str], wait: &Wait<'_>) -> Result<Ended, AgentError> {
         let running = self.start(path, args, wait)?;
+        self.finish(running, wait)
+    }
+
+    /// Waits for a program's end.
+    ///
+    /// # Errors
+    /// As for [`Agent::poll`].
+    pub fn finish(&mut self, running: Running, wait: &Wait<'_>) -> Result<Ended, AgentError> {
         for look in 0.. {
             if let Some(ended) = self.poll(running, wait)? {
                 return Ok(ended);

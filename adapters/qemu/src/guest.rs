@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use vmtask_core::{ExitStatus, ProgramSpec};
 
-use crate::agent::{Agent, AgentError, Ended};
+use crate::agent::{Agent, AgentError, Ended, Running};
 use crate::wait::{Stop, Wait};
 
 /// Where the script is in the image.
@@ -88,6 +88,20 @@ pub enum State {
     Lost,
 }
 
+/// Starts the script. What a fresh guest needs before anything else goes with its first call.
+pub(crate) fn start(agent: &mut Agent, args: &[&str], wait: &Wait<'_>) -> Result<Running, AgentError> {
+    let Some(seed) = agent.seed.clone() else {
+        return agent.start(SCRIPT, args, wait);
+    };
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = now.unwrap_or_default().as_secs().to_string();
+    let mut all = vec!["-t", &now, "-s", &seed];
+    all.extend_from_slice(args);
+    let running = agent.start(SCRIPT, &all, wait)?;
+    agent.seed = None;
+    Ok(running)
+}
+
 /// Asks until there is an answer: every subcommand that comes this way may be repeated.
 ///
 /// # Errors
@@ -96,7 +110,9 @@ pub fn ask(agent: &mut Agent, what: &'static str, args: &[&str], wait: &Wait<'_>
     let mut all = vec![what];
     all.extend_from_slice(args);
     loop {
-        match agent.run(SCRIPT, &all, &wait.at_most(ONE_TRY)) {
+        let one_try = wait.at_most(ONE_TRY);
+        let ended = start(agent, &all, &one_try).and_then(|running| agent.finish(running, &one_try));
+        match ended {
             Ok(ended) => return answer(what, &ended),
             Err(error @ (AgentError::Refused { .. } | AgentError::Silent { stop: Stop::Fenced, .. })) => {
                 return Err(error.into());
@@ -146,14 +162,6 @@ pub fn make_workdir(agent: &mut Agent, on_disk: bool, wait: &Wait<'_>) -> Result
     ask(agent, "workdir", args, wait).map(drop)
 }
 
-/// Mixes the bytes of `hex` into the guest's random pool.
-///
-/// # Errors
-/// See [`ask`].
-pub fn seed(agent: &mut Agent, hex: &str, wait: &Wait<'_>) -> Result<(), GuestError> {
-    ask(agent, "seed", &[hex], wait).map(drop)
-}
-
 /// Starts the program, once in the life of this boot.
 ///
 /// # Errors
@@ -189,17 +197,28 @@ pub fn status(agent: &mut Agent, progress: Option<&str>, wait: &Wait<'_>) -> Res
     parse_status(&answer).ok_or(GuestError::Nonsense { what: "status", answer })
 }
 
+/// The exit status in a line `exited CODE SIGNAL` from the events port.
+pub(crate) fn parse_nudge(line: &str) -> Option<ExitStatus> {
+    let (code, signal) = line.strip_prefix("exited ")?.split_once(' ')?;
+    exit_status(code, signal)
+}
+
+/// Exactly one of the two is a number.
+fn exit_status(code: &str, signal: &str) -> Option<ExitStatus> {
+    match (code.parse(), signal.parse()) {
+        (Ok(code), Err(_)) => Some(ExitStatus::Code(code)),
+        (Err(_), Ok(signal)) => Some(ExitStatus::Signal(signal)),
+        _ => None,
+    }
+}
+
 fn parse_status(line: &str) -> Option<Status> {
     let field = |name: &str| line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
     let state = match field("state")? {
         "not-started" => State::NotStarted,
         "starting" | "running" => State::Running,
         "lost" => State::Lost,
-        "exited" => State::Exited(match (field("code")?.parse(), field("signal")?.parse()) {
-            (Ok(code), _) => ExitStatus::Code(code),
-            (Err(_), Ok(signal)) => ExitStatus::Signal(signal),
-            (Err(_), Err(_)) => return None,
-        }),
+        "exited" => State::Exited(exit_status(field("code")?, field("signal")?)?),
         _ => return None,
     };
     let share = field("progress").and_then(|text| text.parse::<f64>().ok());

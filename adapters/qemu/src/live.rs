@@ -9,7 +9,7 @@
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use vmtask_core::{Boot, Event};
@@ -45,6 +45,8 @@ pub(crate) struct Work {
     pub(crate) copy_in: Option<(u16, CopyIn)>,
     pub(crate) copy_out: Option<(u16, crate::results::Place, CopyOut)>,
     pub(crate) snapshot: Option<Snapshot>,
+    /// Restored: what it was told before its first breath, it knows.
+    pub(crate) restored: bool,
     /// The agent has answered in this boot.
     pub(crate) greeted: bool,
     /// The working directory came with the template.
@@ -70,6 +72,8 @@ pub(crate) struct Signs {
     pub(crate) launched: AtomicBool,
     /// Counts how often the guest was let run on.
     resumes: AtomicU64,
+    /// Since when the guest has stood still.
+    stopped: Mutex<Option<Instant>>,
     /// Counts changes of a migration's state, or of the guest's.
     migration: Mutex<u64>,
     migrated: Condvar,
@@ -89,9 +93,12 @@ impl Signs {
             "BLOCK_IO_ERROR" if data.get("nospace").and_then(Value::as_bool) == Some(true) => {
                 self.starved.store(true, Ordering::SeqCst);
             }
+            "STOP" => *self.stopped.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now()),
             "MIGRATION" | "RESUME" => {
                 if name == "RESUME" {
                     self.resumes.fetch_add(1, Ordering::SeqCst);
+                    let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    tracing::debug!(held = ?stopped.map(|at| at.elapsed()), "the guest runs on");
                 }
                 *self.migration.lock().unwrap_or_else(PoisonError::into_inner) += 1;
                 self.migrated.notify_all();

@@ -236,6 +236,9 @@ impl QemuVm {
         self.sweep_disk(&live);
         // A checkpoint is taken of a program that runs.
         live.signs.launched.store(true, Ordering::SeqCst);
+        let mut work = lock_within(&live.work, wait).map_err(during(&what))?;
+        work.restored = true;
+        work.workdir = true;
         Ok(())
     }
 
@@ -352,13 +355,18 @@ impl QemuVm {
         }
         let wait = Wait::command(token, GUEST);
         let mut work = lock_within(&live.work, &wait).map_err(during(what))?;
-        agent.set_clock(&wait).map_err(during("setting the guest's clock"))?;
-        if !work.greeted {
+        if work.restored {
+            // Its program runs already: its clock cannot wait.
+            agent.set_clock(&wait).map_err(during("setting the guest's clock"))?;
+        } else if !work.greeted {
+            // Clones share their random state. Seeded from the task's name, the same task sees the same everywhere. That,
+            // and the clock, goes with whatever is the first to run in the guest.
+            agent.seed = Some(durable::sha256(self.setup.spec.name.as_bytes()));
             if !work.workdir {
                 guest::check_version(&mut agent, &wait).map_err(during(what))?;
             }
-            work.greeted = true;
         }
+        work.greeted = true;
         Ok(Reply::Done)
     }
 
@@ -366,15 +374,15 @@ impl QemuVm {
         let what = "making the working directory in the guest";
         let wait = Wait::command(token, GUEST);
         let mut work = lock_within(&live.work, &wait).map_err(during(what))?;
-        let mut agent = lock_within(&live.instance.agent, &wait).map_err(during(what))?;
-        if !work.workdir {
-            let on_disk = self.setup.spec.limits.disk.is_some();
-            guest::make_workdir(&mut agent, on_disk, &wait).map_err(during(what))?;
-            work.workdir = true;
+        if work.workdir {
+            // It came with the template.
+            return Ok(());
         }
-        // Clones share their random state. Seeded from the task's name, the same task sees the same everywhere.
-        let seed = durable::sha256(self.setup.spec.name.as_bytes());
-        guest::seed(&mut agent, &seed, &wait).map_err(during("seeding the guest's random numbers"))
+        let mut agent = lock_within(&live.instance.agent, &wait).map_err(during(what))?;
+        let on_disk = self.setup.spec.limits.disk.is_some();
+        guest::make_workdir(&mut agent, on_disk, &wait).map_err(during(what))?;
+        work.workdir = true;
+        Ok(())
     }
 
     pub(crate) fn launch(&self, live: &Live, token: &EffectToken) -> Result<(), PortError> {

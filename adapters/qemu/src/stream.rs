@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use crate::agent::{Agent, AgentError, Ended, Running, is_lull};
 use crate::durable;
-use crate::guest::{self, GuestError, SCRIPT};
+use crate::guest::{self, GuestError};
 use crate::wait::{Stop, Wait};
 
 const BLOCK: usize = 1 << 20;
@@ -130,7 +130,7 @@ impl Try {
         let token = durable::hex(&bytes);
         let mut all = vec![args[0], &token];
         all.extend_from_slice(&args[1..]);
-        let running = agent.start(SCRIPT, &all, wait)?;
+        let running = guest::start(agent, &all, wait)?;
         let link = connect().map_err(|error| Trouble::Broken(error.to_string()))?;
         link.set_read_timeout(Some(TICK))
             .and_then(|()| link.set_write_timeout(Some(TICK)))

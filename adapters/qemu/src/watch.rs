@@ -1,15 +1,16 @@
 //! Who notices that the program has ended.
 //!
 //! The guest writes a line to a port of its own when it has, so this thread spends its life in one blocking read. Because
-//! a nudge can be lost (the port cut, the guest restored from a checkpoint), and for the program's progress, it also
+//! that line can be lost (the port cut, the guest restored from a checkpoint), and for the program's progress, it also
 //! looks by itself: soon after the launch, then ever more seldom.
 //!
 //! ```text
-//!            nudge, or time for a look
-//!   waiting ---------------------------> looking --(still running)--> waiting, twice as long, at most 5 s
-//!                                            |
-//!                                            +--(exited)--> one event, end
+//!   waiting --time for a look, or a line that says nothing--> looking --(still running)--> waiting, twice as long,
+//!      |                                                         |                         at most 5 s
+//!      +--a line with the exit status--> one event, end <--(exited)
 //! ```
+//! Whatever runs in the guest as root can write to that port too, as it can overwrite its own results: a program that
+//! announces an end before its time spoils nothing but its own outputs.
 
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
@@ -61,13 +62,17 @@ impl Watcher {
         let mut pause = FIRST_LOOK;
         let mut since_launch = false;
         loop {
-            let nudged = self.wait_for_nudge(pause);
+            let nudge = self.wait_for_nudge(pause);
             let Some(live) = self.live.upgrade().filter(|live| live.is_alive()) else {
                 return;
             };
             feed_the_starved(&live);
             if !live.signs.launched.load(Ordering::SeqCst) {
                 continue;
+            }
+            if let Some(status) = nudge.as_deref().and_then(guest::parse_nudge) {
+                self.sink.send(live.boot, Event::ProgramExited(status));
+                return;
             }
             if !since_launch {
                 since_launch = true;
@@ -79,7 +84,7 @@ impl Watcher {
             if self.look(&live) {
                 return;
             }
-            if nudged {
+            if nudge.is_some() {
                 // Whoever nudges without need is not listened to more often than this.
                 std::thread::sleep(NUDGE_PAUSE);
             } else {
@@ -88,27 +93,28 @@ impl Watcher {
         }
     }
 
-    /// Waits for a nudge; `false` if it was time that passed.
-    fn wait_for_nudge(&mut self, most: Duration) -> bool {
+    /// Waits for a line from the guest; `None` if it was time that passed.
+    fn wait_for_nudge(&mut self, most: Duration) -> Option<String> {
         let until = Instant::now() + most;
         if self.events.is_none() {
             self.events = (self.connect)().ok();
         }
         let Some(events) = &mut self.events else {
             std::thread::sleep(most);
-            return false;
+            return None;
         };
-        let mut bytes = [0; 256];
+        // More than any line that means something; what does not fit is noise.
+        let mut bytes = [0; 64];
         let read = events.set_read_timeout(Some(most)).and_then(|()| events.read(&mut bytes));
         match read {
             Ok(0) => self.events = None,
-            Ok(_) => return true,
-            Err(error) if is_lull(&error) => return false,
+            Ok(got) => return Some(String::from_utf8_lossy(&bytes[..got]).trim_end().to_owned()),
+            Err(error) if is_lull(&error) => return None,
             Err(_) => self.events = None,
         }
         // The port was cut: what is left of the time passes without it.
         std::thread::sleep(until.saturating_duration_since(Instant::now()));
-        false
+        None
     }
 
     /// Looks at the program; whether there is nothing more to see.

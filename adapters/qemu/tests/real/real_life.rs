@@ -65,6 +65,11 @@ fn finish_counting(rig: &Rig) {
     assert_eq!(end, format!("end {}", lines.len()));
 }
 
+/// How many files the guest's disk consists of.
+fn layers(rig: &Rig) -> usize {
+    std::fs::read_dir(rig.dir.join("vm/disk")).into_iter().flatten().count()
+}
+
 fn checkpoint_story(disk: Option<u64>) {
     let mut spec = counter();
     spec.limits.disk = disk;
@@ -78,6 +83,8 @@ fn checkpoint_story(disk: Option<u64>) {
             rig.op(Op::RemoveSnapshot(Generation(generation - 1)));
         }
     }
+    // The template's base, what checkpoint 3 stands on, and what is written to: all else was merged away.
+    assert_eq!(layers(&rig), if disk.is_some() { 3 } else { 0 });
     let found = rig.found();
     assert_eq!(found.program, Program::Running);
     assert_eq!(found.snapshots.iter().collect::<Vec<_>>(), [Generation(3)]);
