@@ -228,12 +228,10 @@ impl TaskDir {
             }
         };
         let dir = Self { root: root.to_owned(), id, is_new, _lock: lock };
-        let subdirs = [(dir.vm(), Access::Owner), (dir.results(), Access::Usual)];
-        for (path, access) in subdirs {
-            match storage.create_dir(&path, access) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
-                other => other.map_err(io_error("make the directory", &path))?,
-            }
+        let results = dir.results();
+        match storage.create_dir(&results, Access::Usual) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && results.is_dir() => {}
+            other => other.map_err(io_error("make the directory", &results))?,
         }
         storage.sync_dir(root).map_err(io_error("flush", root))?;
         Ok(dir)
@@ -263,7 +261,7 @@ impl TaskDir {
         self.root.join("log")
     }
 
-    /// The hypervisor adapter's own directory.
+    /// The hypervisor adapter's own directory. The adapter makes it, and removes it with the VM.
     #[must_use]
     pub fn vm(&self) -> PathBuf {
         self.root.join("vm")

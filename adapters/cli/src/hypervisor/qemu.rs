@@ -66,9 +66,6 @@ impl Kind {
     pub(crate) fn make(&self, place: &Place<'_>) -> Result<Arc<dyn Hypervisor>, Error> {
         let mut spec = place.file.spec().clone();
         spec.limits.memory = Some(self.memory());
-        // To the adapter a VM is registered once this directory is there. An empty one is none yet; one with checkpoints
-        // is not empty and stays.
-        let _ = std::fs::remove_dir(place.dir.vm());
         let setup = Setup {
             on_life: Some(registered(&spec.name, place.dir.root())?),
             spec,
