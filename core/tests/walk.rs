@@ -81,10 +81,13 @@ struct Mood {
     restart_in: u64,
     undrained_in: u64,
     event_in: u64,
+    /// Requests only suspend and resume: others end a walk before much could happen in it.
+    flaps: bool,
 }
 
 impl Mood {
     fn any(dice: &mut Dice) -> Self {
+        let flaps = dice.one_in(4);
         let mut of = |choices: [u64; 3]| choices[usize::try_from(dice.roll(3)).unwrap()];
         Self {
             fault_in: of([3, 15, 200]),
@@ -92,6 +95,7 @@ impl Mood {
             restart_in: of([30, 200, 1000]),
             undrained_in: of([2, 6, 1000]),
             event_in: of([8, 25, 100]),
+            flaps,
         }
     }
 }
@@ -120,7 +124,9 @@ impl Walk<'_> {
                 return;
             }
             self.now += self.dice.roll(50);
-            if self.dice.one_in(12) {
+            // While the program runs and nothing is in flight, timers are what makes things happen.
+            let rests = self.machine.phase() == Phase::Running && self.machine.in_flight().is_none();
+            if self.dice.one_in(if rests { 3 } else { 12 }) {
                 self.time_passes();
             } else if self.dice.one_in(self.mood.restart_in) && self.durable.is_some() {
                 self.restart();
@@ -219,7 +225,7 @@ impl Walk<'_> {
     }
 
     fn any_request(&mut self) -> Request {
-        match self.dice.roll(14) {
+        match self.dice.roll(if self.mood.flaps { 8 } else { 14 }) {
             0..=3 => Request::Suspend,
             4..=7 => Request::Resume,
             8..=9 => Request::Checkpoint,
