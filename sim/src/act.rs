@@ -1,0 +1,328 @@
+//! What can go otherwise ([`Act`]), and when ([`Moment`]).
+//!
+//! ```text
+//!    the machine hands out a command --- Moment::Command ---> how will it be carried out?
+//!                      hands out a record --- Moment::Write --> what will the disk do?
+//!                      asks for a fence ----- Moment::Fence --> will the VM survive it?
+//!    the adapter sees something ----------- Moment::Event ----> will the machine hear of it?
+//!    between any two things that happen --- Moment::Between --> a request? a crash? a power cut?
+//! ```
+
+use vmtask_core::{FaultKind, Op, OpKind, Phase, Power, Request};
+
+use crate::guest::Health;
+use crate::scenario::TICK;
+use crate::world::World;
+
+/// A moment at which something can go otherwise than it should. Counts start at 1 and go on across restarts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// The n-th command of its kind is handed to the adapter. Attempts and slices count.
+    Command(OpKind, u16),
+    /// The n-th record is about to be written.
+    Write(u16),
+    /// The n-th fence is asked for.
+    Fence(u16),
+    /// The adapter sees the n-th event.
+    Event(u16),
+    /// Between two things that happen: after `mark`, in `phase` since so many milliseconds.
+    Between {
+        /// What happened last.
+        mark: Mark,
+        /// Where the machine says that it is.
+        phase: Phase,
+        /// For how long it has said so, in milliseconds.
+        since: u64,
+    },
+}
+
+/// One thing that happened: names the moment after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mark {
+    /// Nothing yet.
+    Start,
+    /// A command was handed out and has not acted.
+    Before(OpKind, u16),
+    /// A command has acted and was not answered.
+    Effect(OpKind, u16),
+    /// A command was answered.
+    Reply(OpKind, u16),
+    /// A record is durable, and the machine knows.
+    Written(u16),
+    /// A fence was answered.
+    Fenced(u16),
+    /// The machine heard of an event.
+    Event(u16),
+    /// A timer of the machine fired.
+    Timer(u16),
+    /// The program made a step.
+    Step(u16),
+    /// A hung command acted after all.
+    Late(u16),
+    /// A request was made, or a fault of the last kind ([`Act`]) happened.
+    Done(u16),
+}
+
+/// Something special.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Act {
+    /// The command acts; its answer is lost.
+    LoseReply,
+    /// The command is answered twice.
+    DuplicateReply,
+    /// The command acts at once; its answer comes a tick later.
+    DelayReply,
+    /// The command acts at once; its answer comes after its deadline.
+    LateReply,
+    /// The command acts a tick later than it should.
+    Slow,
+    /// The command hangs: it never acts, or so many things later, unless it is fenced before.
+    Hang(Option<u8>),
+    /// The command does nothing and is answered with this fault.
+    Fail(FaultKind),
+    /// The command acts, and is answered with an unknown outcome.
+    ActThenUnknown,
+    /// The command fails and takes the VM with it.
+    FailAndKill,
+    /// The agent never answers in this boot.
+    NoTools,
+    /// The checkpoint is reported whole and does not restore.
+    Spoil(Health),
+    /// The record is written a tick later than it should.
+    SlowWrite,
+    /// The power fails in the middle of the write.
+    Tear,
+    /// The VM does not survive the fence.
+    VmDies,
+    /// The fence is never answered.
+    FenceHangs,
+    /// The machine never hears of the event.
+    LoseEvent,
+    /// It hears of it a tick later.
+    DelayEvent,
+    /// It hears of it twice.
+    DuplicateEvent,
+    /// Somebody wants something.
+    Request(Request),
+    /// The manager is killed, and started again.
+    Crash,
+    /// The power fails; the manager is started again with the computer.
+    PowerLoss,
+    /// The same, and the disk had lied: the newest record is not there.
+    StalePowerLoss,
+    /// The guest powers itself off, or the hypervisor's process dies.
+    GuestStop,
+    /// The guest reboots.
+    GuestReboot,
+    /// The guest's kernel hangs.
+    GuestHang,
+    /// The agent in the guest dies.
+    AgentDies,
+    /// The program runs to its end at once.
+    ProgramEnds,
+    /// The clock jumps by so many seconds.
+    Clock(i32),
+}
+
+impl Act {
+    /// Whether it costs something of the budget for faults. Variations in how a fence goes, and things that are in
+    /// order but happen rarely, cost too: the budget bounds how far a run may be from an ordinary one.
+    #[must_use]
+    pub const fn is_request(self) -> bool {
+        matches!(self, Self::Request(_))
+    }
+}
+
+/// The special things that are possible at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    acts: [Act; Self::MAX],
+    len: usize,
+}
+
+impl Options {
+    const MAX: usize = 40;
+
+    /// None.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { acts: [Act::Crash; Self::MAX], len: 0 }
+    }
+
+    /// One more. There is room for every act that exists at one moment; the tests see to that.
+    pub const fn push(&mut self, act: Act) {
+        self.acts[self.len] = act;
+        self.len += 1;
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn as_slice(&self) -> &[Act] {
+        &self.acts[..self.len]
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// How a command can go wrong. `last_slice`: if it is a commit, it is the one after which the checkpoint is whole.
+pub(crate) fn command_options(op: Op, latest: u8, last_slice: bool, options: &mut Options) {
+    for act in [Act::LoseReply, Act::DuplicateReply, Act::DelayReply, Act::LateReply, Act::Slow, Act::ActThenUnknown] {
+        options.push(act);
+    }
+    options.push(Act::Fail(FaultKind::Refused));
+    options.push(Act::Fail(FaultKind::Unknown));
+    options.push(Act::Hang(None));
+    for steps in 1..=latest {
+        options.push(Act::Hang(Some(steps)));
+    }
+    match op.kind() {
+        OpKind::LogIn => options.push(Act::Fail(FaultKind::AuthRejected)),
+        OpKind::AwaitTools => options.push(Act::NoTools),
+        OpKind::Launch => options.push(Act::Fail(FaultKind::NotFound)),
+        OpKind::CopyIn | OpKind::CopyOut => options.push(Act::Fail(FaultKind::NoSpace)),
+        OpKind::BeginSnapshot => {
+            options.push(Act::Fail(FaultKind::NoSpace));
+            options.push(Act::FailAndKill);
+        }
+        OpKind::CommitSnapshot => {
+            options.push(Act::Fail(FaultKind::NoSpace));
+            options.push(Act::FailAndKill);
+            if last_slice {
+                options.push(Act::Spoil(Health::BadAtProvision));
+                options.push(Act::Spoil(Health::BadAtPowerOn));
+            }
+        }
+        OpKind::Provision => {
+            options.push(Act::Fail(FaultKind::NoSpace));
+            options.push(Act::Fail(FaultKind::Fatal));
+        }
+        OpKind::PowerOn => options.push(Act::Fail(FaultKind::Fatal)),
+        _ => {}
+    }
+}
+
+/// What can happen between two things, budget permitting.
+pub(crate) fn between_options(world: &World, faults: bool, requests: bool, options: &mut Options) {
+    if requests {
+        let ticks = |n: u64| u32::try_from(n * TICK).unwrap_or(u32::MAX);
+        for request in [
+            Request::Suspend,
+            Request::Resume,
+            Request::Checkpoint,
+            Request::Quit { budget_ms: 0 },
+            Request::Quit { budget_ms: ticks(1) },
+            Request::Quit { budget_ms: ticks(60) },
+            Request::Abort,
+        ] {
+            options.push(Act::Request(request));
+        }
+    }
+    if faults {
+        for act in [Act::Crash, Act::PowerLoss, Act::StalePowerLoss, Act::Clock(7200), Act::Clock(-5)] {
+            options.push(act);
+        }
+        if world.power == Power::On {
+            for act in [Act::GuestStop, Act::GuestReboot, Act::GuestHang, Act::AgentDies] {
+                options.push(act);
+            }
+        }
+        if world.power == Power::Paused {
+            options.push(Act::GuestStop);
+        }
+        if world.works() {
+            options.push(Act::ProgramEnds);
+        }
+    }
+}
+
+/// Who decides what happens at each moment, and is told what happened.
+pub trait Director {
+    /// 0 for nothing special, or the place of one of `options`, counted from 1.
+    fn direct(&mut self, moment: &Moment, options: &[Act]) -> usize;
+
+    /// Something happened.
+    fn tell(&mut self, at: u64, what: &crate::trace::Told) {
+        let _ = (at, what);
+    }
+}
+
+/// Any source of choice decides by number.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ByNumber<C>(pub C);
+
+impl<C: crate::Choose> Director for ByNumber<C> {
+    fn direct(&mut self, _: &Moment, options: &[Act]) -> usize {
+        let n = u32::try_from(options.len()).unwrap_or(u32::MAX - 1) + 1;
+        self.0.pick(n) as usize
+    }
+}
+
+impl<D: Director> Director for &mut D {
+    fn direct(&mut self, moment: &Moment, options: &[Act]) -> usize {
+        (**self).direct(moment, options)
+    }
+
+    fn tell(&mut self, at: u64, what: &crate::trace::Told) {
+        (**self).tell(at, what);
+    }
+}
+
+/// The names of the phases in plans, as their variants are called.
+pub(crate) const PHASES: [&str; 23] = [
+    "Created",
+    "Probing",
+    "Registering",
+    "Provisioning",
+    "PoweringOn",
+    "AwaitingTools",
+    "LoggingIn",
+    "Examining",
+    "MakingWorkdir",
+    "CopyingIn",
+    "Launching",
+    "Running",
+    "Pausing",
+    "Paused",
+    "Unpausing",
+    "BeginningSnapshot",
+    "Committing",
+    "Pruning",
+    "CopyingOut",
+    "PoweringOff",
+    "Unregistering",
+    "Fencing",
+    "Ended",
+];
+
+/// A phase's place in [`PHASES`], and its number if it has one.
+pub(crate) const fn phase_key(phase: Phase) -> (usize, Option<u32>) {
+    match phase {
+        Phase::Created => (0, None),
+        Phase::Probing => (1, None),
+        Phase::Registering => (2, None),
+        Phase::Provisioning(_) => (3, None),
+        Phase::PoweringOn => (4, None),
+        Phase::AwaitingTools => (5, None),
+        Phase::LoggingIn => (6, None),
+        Phase::Examining => (7, None),
+        Phase::MakingWorkdir => (8, None),
+        Phase::CopyingIn(ix) => (9, Some(ix.0 as u32)),
+        Phase::Launching => (10, None),
+        Phase::Running => (11, None),
+        Phase::Pausing => (12, None),
+        Phase::Paused { .. } => (13, None),
+        Phase::Unpausing => (14, None),
+        Phase::BeginningSnapshot(g) => (15, Some(g.0)),
+        Phase::Committing(g) => (16, Some(g.0)),
+        Phase::Pruning(g) => (17, Some(g.0)),
+        Phase::CopyingOut(ix) => (18, Some(ix.0 as u32)),
+        Phase::PoweringOff => (19, None),
+        Phase::Unregistering => (20, None),
+        Phase::Fencing => (21, None),
+        Phase::Ended => (22, None),
+    }
+}

@@ -1,0 +1,78 @@
+//! A fast 128-bit hash of a state.
+//!
+//! States are told apart by it alone: with ten million of them, the chance that any two collide is below 10^-24 if the
+//! hash is good, and a state that is wrongly taken for a visited one would be explored by another path anyway.
+
+use std::hash::Hasher;
+
+/// Two multiply-and-fold lanes, as in wyhash, with different constants.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fingerprint {
+    a: u64,
+    b: u64,
+}
+
+impl Default for Fingerprint {
+    fn default() -> Self {
+        Self { a: 0x9e37_79b9_7f4a_7c15, b: 0xd1b5_4a32_d192_ed03 }
+    }
+}
+
+const fn fold(x: u64, y: u64) -> u64 {
+    let wide = (x as u128) * (y as u128);
+    (wide as u64) ^ ((wide >> 64) as u64)
+}
+
+impl Fingerprint {
+    const fn mix(&mut self, word: u64) {
+        self.a = fold(self.a ^ word, 0xa076_1d64_78bd_642f).wrapping_add(self.b);
+        self.b = fold(self.b ^ word.rotate_left(29), 0xe703_7ed1_a0b4_28db) ^ self.a.rotate_left(17);
+    }
+
+    pub(crate) fn finish128(mut self) -> u128 {
+        self.mix(0x5851_f42d_4c95_7f2d);
+        self.mix(0x1405_7b7e_f767_814f);
+        u128::from(self.a) << 64 | u128::from(self.b)
+    }
+}
+
+impl Hasher for Fingerprint {
+    fn finish(&self) -> u64 {
+        self.finish128() as u64
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        let mut chunks = bytes.chunks_exact(8);
+        for chunk in &mut chunks {
+            let mut word = [0; 8];
+            word.copy_from_slice(chunk);
+            self.mix(u64::from_le_bytes(word));
+        }
+        let rest = chunks.remainder();
+        if !rest.is_empty() {
+            let mut word = [0; 8];
+            word[..rest.len()].copy_from_slice(rest);
+            self.mix(u64::from_le_bytes(word) ^ (rest.len() as u64) << 56);
+        }
+    }
+
+    fn write_u8(&mut self, n: u8) {
+        self.mix(u64::from(n));
+    }
+
+    fn write_u16(&mut self, n: u16) {
+        self.mix(u64::from(n));
+    }
+
+    fn write_u32(&mut self, n: u32) {
+        self.mix(u64::from(n));
+    }
+
+    fn write_u64(&mut self, n: u64) {
+        self.mix(n);
+    }
+
+    fn write_usize(&mut self, n: usize) {
+        self.mix(n as u64);
+    }
+}

@@ -1,0 +1,521 @@
+//! What must hold, whatever happens: one function for each promise, and what they have to remember.
+//!
+//! The promises are checked from outside: by what the machine hands out and by ground truth, never by what it believes.
+
+use std::hash::Hash;
+
+use vmtask_core::{
+    Accepted, Boot, Command, CommandId, Denied, Generation, Input, Instant, Intent, JournalSeq, Machine, Notice, Op,
+    OpKind, Outcome, Phase, Power, Record, Report, Request,
+};
+
+use crate::guest::{output_of, right_state};
+use crate::scenario::{MAX_OUT, Scenario, TICK};
+use crate::system::System;
+use crate::world::Misuse;
+
+/// A broken promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Violation {
+    /// Two commands at once.
+    #[error("a command was handed out while another one was in flight, before its deadline")]
+    TwoInFlight,
+    /// Two fences, or a command beside one.
+    #[error("a command or a second fence was handed out while a fence was awaited")]
+    BesideAFence,
+    /// Another op after an unknown outcome.
+    #[error("{next} was handed out while the outcome of {unresolved} was unknown and not fenced")]
+    Unfenced {
+        /// The op whose outcome is unknown.
+        unresolved: Op,
+        /// What was handed out.
+        next: Op,
+    },
+    /// A command that relies on a record that is not durable.
+    #[error("{op} was handed out before record {needs} was durable (durable: {durable})")]
+    NotDurable {
+        /// The command.
+        op: Op,
+        /// The newest record that was handed out.
+        needs: JournalSeq,
+        /// The newest one that is durable.
+        durable: JournalSeq,
+    },
+    /// Record numbers must grow.
+    #[error("record {0} was handed out after a later one")]
+    RecordsOutOfOrder(JournalSeq),
+    /// Ignored, but something changed.
+    #[error("an input was ignored or denied, and yet the machine changed")]
+    IgnoredButChanged,
+    /// The machine denied something that is no request.
+    #[error("an input that is no request was denied: {0}")]
+    DeniedAMessage(Denied),
+    /// Abort must be possible always.
+    #[error("an abort was denied: {0}")]
+    AbortDenied(Denied),
+    /// Something was asked for that must never be.
+    #[error("the hypervisor was misused: {0:?}")]
+    Misused(Misuse),
+    /// The program was started twice in one boot.
+    #[error("the program was launched {0} times in one boot")]
+    LaunchedTwice(u8),
+    /// After an abort there is only teardown.
+    #[error("{0} was handed out after an abort")]
+    AfterAbort(Op),
+    /// A held task whose guest runs.
+    #[error("the task is held ({0}) and yet the guest runs")]
+    RunsWhileHeld(&'static str),
+    /// A suspend, an abort or a quit did not stop the guest in time.
+    #[error("{what}: the guest still runs {late_ms} ms later than it may")]
+    StillRuns {
+        /// What was wanted.
+        what: &'static str,
+        /// By how much it is late.
+        late_ms: u64,
+    },
+    /// Over, but the VM runs and nobody says so.
+    #[error("the task ended ({0:?}) with the VM running and no leftover that says so")]
+    EndedRunning(Outcome),
+    /// Over and discarded, but something is left.
+    #[error("the task ended ({0:?}) with something left behind and no leftover that says so")]
+    LeftBehind(Outcome),
+    /// Wrong bytes.
+    #[error("the task completed with a wrong or missing output {0}")]
+    WrongResult(usize),
+    /// It says that it resumes from a checkpoint, which does not restore; or there is one, and it says nothing.
+    #[error("the task stopped and claims checkpoint {claimed:?}; the newest that restores is {real:?}")]
+    WrongCheckpoint {
+        /// What it claims.
+        claimed: Option<Generation>,
+        /// What there is.
+        real: Option<Generation>,
+    },
+    /// All checkpoints are gone.
+    #[error("there was a checkpoint, and now a manager that started would find none that restores")]
+    CheckpointLost,
+    /// A good checkpoint was called unusable.
+    #[error("checkpoint {0} is good and was given up after a single fault")]
+    GoodCheckpointDropped(Generation),
+    /// A checkpoint was reported that is not durable.
+    #[error("checkpoint {0} was reported, but it is not whole or not in the journal")]
+    ReportedTooEarly(Generation),
+    /// A record that the machine wrote and does not read.
+    #[error("the machine's own record was refused by a restart")]
+    DoesNotLoad,
+    /// Attempts beyond the policy.
+    #[error("{op} was attempted {attempt} times in a row")]
+    TooManyAttempts {
+        /// What.
+        op: Op,
+        /// How often.
+        attempt: u8,
+    },
+    /// Restarts without a reason.
+    #[error("the task was rolled back {restarts} times after {reasons} faults and restarts")]
+    TooManyRestarts {
+        /// How often.
+        restarts: u32,
+        /// What could have been a reason.
+        reasons: u32,
+    },
+    /// A drain that does not end.
+    #[error("the machine's outbox is not bounded")]
+    OutboxUnbounded,
+    /// Nothing is due, and the task is not over.
+    #[error("nothing is due any more and the task has not ended: a hang")]
+    Stuck,
+    /// The task went on for ever.
+    #[error("the task did not end although nothing went wrong any more")]
+    NeverEnds,
+    /// It failed although nothing went wrong.
+    #[error("the task failed although nothing had gone wrong since it was last started: {0:?}")]
+    FailedForNothing(Outcome),
+    /// It stopped although nobody wanted it to.
+    #[error("the task stopped although nobody asked for it")]
+    StoppedUnasked,
+    /// An abort that ended in something else.
+    #[error("the task was aborted and ended {0:?}")]
+    AbortEndedOtherwise(Outcome),
+    /// A plan's expectation was not met.
+    #[error("the plan expects otherwise")]
+    Unexpected,
+}
+
+/// What the invariants remember.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Spy {
+    /// The command that has not been answered, and when the machine may give up on it.
+    pub(crate) awaiting: Option<(Command, Instant)>,
+    fencing: bool,
+    fence_failed: bool,
+    unresolved: Option<(CommandId, Op)>,
+    emitted: JournalSeq,
+    /// The newest record of this manager that is durable.
+    pub(crate) durable: JournalSeq,
+    /// The boot of the newest command.
+    pub(crate) boot: Option<Boot>,
+    /// Faults so far, and those before this manager was started.
+    pub(crate) faults: u16,
+    faults_before: u16,
+    lives: u16,
+    /// Rolled back because a fault was pending when this manager started.
+    pub(crate) clock_jumped: bool,
+    aborted: bool,
+    /// Wanted since, and by when the guest must stand still.
+    suspend_by: Option<u64>,
+    quit: Option<u64>,
+    abort_by: Option<u64>,
+    /// A good checkpoint is in the durable journal.
+    promised: bool,
+    disk_lied: bool,
+}
+
+impl Spy {
+    pub(crate) fn emitted(&mut self, record: &Record) -> Result<(), Violation> {
+        if record.seq <= self.emitted {
+            return Err(Violation::RecordsOutOfOrder(record.seq));
+        }
+        self.emitted = record.seq;
+        Ok(())
+    }
+
+    pub(crate) fn fence(&mut self, id: CommandId) -> Result<(), Violation> {
+        if self.fencing {
+            return Err(Violation::BesideAFence);
+        }
+        self.fencing = true;
+        if let Some((command, _)) = self.awaiting.take_if(|(command, _)| command.id == id) {
+            self.unresolved = Some((id, command.op));
+        }
+        Ok(())
+    }
+
+    pub(crate) const fn fenced(&mut self) {
+        self.unresolved = None;
+    }
+
+    /// The machine has heard something.
+    pub(crate) fn heard(&mut self, input: Input, verdict: Result<Accepted, Denied>) {
+        if verdict != Ok(Accepted::Applied) {
+            return;
+        }
+        match input {
+            Input::Completed { result, .. } => {
+                if let Some((command, _)) = self.awaiting.take()
+                    && result.is_err_and(|fault| fault.kind == vmtask_core::FaultKind::Unknown)
+                {
+                    self.unresolved = Some((command.id, command.op));
+                }
+            }
+            Input::Fenced { .. } => self.fencing = false,
+            _ => {}
+        }
+    }
+
+    /// A request was made.
+    pub(crate) fn requested(&mut self, now: u64, request: Request, applied: bool) {
+        if !applied {
+            return;
+        }
+        let soon = now + PROMPT;
+        match request {
+            Request::Suspend => self.suspend_by = Some(soon),
+            Request::Resume => self.suspend_by = None,
+            Request::Quit { budget_ms } => {
+                let by = now + u64::from(budget_ms) + PROMPT;
+                self.quit = Some(self.quit.map_or(by, |earlier| earlier.min(by)));
+                self.suspend_by = None;
+            }
+            Request::Abort => {
+                self.aborted = true;
+                self.abort_by = Some(soon);
+                self.suspend_by = None;
+            }
+            Request::Start | Request::Checkpoint => {}
+        }
+    }
+
+    pub(crate) fn is_awaited(&self, id: CommandId) -> bool {
+        self.awaiting.is_some_and(|(command, _)| command.id == id)
+    }
+
+    /// A checkpoint was spoilt by a fault: that one does not restore any more is not the machine's doing.
+    pub(crate) const fn spoiled(&mut self) {
+        self.promised = false;
+    }
+
+    /// A disk that lies voids all promises about checkpoints that were made before.
+    pub(crate) const fn disk_lied(&mut self) {
+        self.disk_lied = true;
+        self.promised = false;
+    }
+
+    /// The manager has come to an end that is not final.
+    pub(crate) const fn life_ended(&mut self, outcome: Outcome) -> Result<(), Violation> {
+        match outcome {
+            Outcome::Failed { .. } if self.faults == self.faults_before => Err(Violation::FailedForNothing(outcome)),
+            Outcome::Stopped { .. } if self.quit.is_none() => Err(Violation::StoppedUnasked),
+            _ => Ok(()),
+        }
+    }
+
+    /// Another manager has started, from this record.
+    pub(crate) fn new_life(&mut self, record: Option<&Record>) {
+        let seq = record.map_or(JournalSeq(0), |r| r.seq);
+        *self = Self {
+            emitted: seq,
+            durable: seq,
+            faults: self.faults,
+            faults_before: self.faults,
+            lives: self.lives + 1,
+            clock_jumped: self.clock_jumped,
+            aborted: record.is_some_and(|r| r.intent == Intent::Abort),
+            promised: self.promised,
+            disk_lied: self.disk_lied,
+            ..Self::default()
+        };
+    }
+
+    pub(crate) fn hash_into(&self, h: &mut impl std::hash::Hasher, now: u64) {
+        let left = |by: Option<u64>| by.map(|by| by.saturating_sub(now));
+        (self.awaiting.map(|(c, _)| c.op), self.fencing, self.fence_failed, self.unresolved.map(|(_, op)| op)).hash(h);
+        (self.aborted, left(self.suspend_by), left(self.quit), left(self.abort_by)).hash(h);
+        // How many faults there were matters for two promises only in so far as there were any.
+        (self.faults.min(2), self.faults > self.faults_before, self.promised, self.disk_lied).hash(h);
+        self.clock_jumped.hash(h);
+    }
+}
+
+/// How long after it was told to the guest may run on when nothing goes wrong: two slices, and a tick to spare.
+const PROMPT: u64 = 3 * TICK;
+/// How much longer when something does: every attempt of a pause, its fence, every attempt of a power-off, its fence.
+const UNLUCKY: u64 = 40 * TICK;
+
+/// As many checkpoints as any scenario keeps.
+const KEPT: u32 = 2;
+
+/// Commands must wait for one another, for fences and for records.
+pub(crate) fn on_command(system: &mut System, scenario: &Scenario, command: &Command) -> Result<(), Violation> {
+    if let Some(misuse) = system.world.misuse(scenario, command.op) {
+        return Err(Violation::Misused(misuse));
+    }
+    one_at_a_time(system, command)?;
+    fenced_before_anything_else(system, command)?;
+    durable_before_it_acts(system, command)?;
+    only_teardown_after_abort(system, command)?;
+    attempts_within_policy(scenario, command)?;
+    system.spy.awaiting = Some((*command, command.deadline));
+    system.spy.boot = Some(command.boot);
+    Ok(())
+}
+
+fn one_at_a_time(system: &mut System, command: &Command) -> Result<(), Violation> {
+    if system.spy.fencing {
+        return Err(Violation::BesideAFence);
+    }
+    let now = system.machine_now();
+    if let Some((earlier, deadline)) = system.spy.awaiting {
+        let overall_passed = earlier.op.kind().is_sliced();
+        if now < deadline && !overall_passed && !system.spy.clock_jumped {
+            return Err(Violation::TwoInFlight);
+        }
+        system.spy.unresolved = Some((earlier.id, earlier.op));
+    }
+    let _ = command;
+    Ok(())
+}
+
+fn fenced_before_anything_else(system: &System, command: &Command) -> Result<(), Violation> {
+    match system.spy.unresolved {
+        Some((_, unresolved)) if command.op != unresolved && command.op != Op::Probe => {
+            Err(Violation::Unfenced { unresolved, next: command.op })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Pausing, unpausing and powering off never wait for a disk; neither does what a probe would find out again.
+fn durable_before_it_acts(system: &System, command: &Command) -> Result<(), Violation> {
+    let gated = matches!(
+        command.op.kind(),
+        OpKind::Launch | OpKind::BeginSnapshot | OpKind::CommitSnapshot | OpKind::RemoveSnapshot | OpKind::Unregister
+    );
+    let spy = &system.spy;
+    if (gated && spy.durable < spy.emitted) || spy.durable == JournalSeq(0) {
+        return Err(Violation::NotDurable { op: command.op, needs: spy.emitted, durable: spy.durable });
+    }
+    Ok(())
+}
+
+fn only_teardown_after_abort(system: &System, command: &Command) -> Result<(), Violation> {
+    let teardown = matches!(command.op.kind(), OpKind::PowerOff | OpKind::Unregister);
+    if system.spy.aborted && !teardown { Err(Violation::AfterAbort(command.op)) } else { Ok(()) }
+}
+
+fn attempts_within_policy(scenario: &Scenario, command: &Command) -> Result<(), Violation> {
+    let op = command.op;
+    let attempt = command.attempt.get();
+    if attempt > scenario.plan().policy().attempts[op.kind().index()] {
+        return Err(Violation::TooManyAttempts { op, attempt });
+    }
+    Ok(())
+}
+
+/// A report must be true when it is made.
+pub(crate) fn on_report(system: &mut System, report: &Report) -> Result<(), Violation> {
+    match *report {
+        Report::Checkpoint { generation, .. } => {
+            let journaled = system.disk.load().is_some_and(|r| r.generations.contains(generation));
+            let whole = system.world.snapshot(generation).is_some_and(|s| s.whole);
+            // It may have been pruned again before anyone drained the reports.
+            let newest = system.machine.newest_checkpoint() == Some(generation);
+            if newest && !(journaled && whole) {
+                return Err(Violation::ReportedTooEarly(generation));
+            }
+        }
+        Report::Notice(Notice::CheckpointUnusable { generation }) => {
+            if system.world.restores(generation) && system.spy.faults < 2 {
+                return Err(Violation::GoodCheckpointDropped(generation));
+            }
+            system.spy.promised = false;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// An input that was not applied has changed nothing; only requests are denied, an abort never.
+pub(crate) fn on_verdict(
+    before: &Machine,
+    after: &Machine,
+    now: Instant,
+    input: Input,
+    verdict: Result<Accepted, Denied>,
+) -> Result<(), Violation> {
+    match (verdict, input) {
+        (Ok(Accepted::Applied), _) => return Ok(()),
+        (Err(denied), Input::Request(Request::Abort)) => return Err(Violation::AbortDenied(denied)),
+        (Err(_), Input::Request(_)) | (Ok(Accepted::Ignored(_)), _) => {}
+        (Err(denied), _) => return Err(Violation::DeniedAMessage(denied)),
+    }
+    // A clock that jumped is taken note of with whatever input comes first.
+    let jumped = before.poll_timeout() != after.poll_timeout();
+    if !jumped && before.canonical(now) != after.canonical(now) {
+        return Err(Violation::IgnoredButChanged);
+    }
+    Ok(())
+}
+
+/// A record has become durable: from now on it counts which checkpoints it names. One that was taken of a guest that
+/// hung, or was spoilt, voids the promise until a better one is made: it may push out the good ones.
+pub(crate) fn on_durable(system: &mut System) {
+    let newest = system.world.snapshots.iter().flatten().filter(|s| s.whole).map(|s| s.generation).max();
+    let listed = |g| system.disk.load().is_some_and(|r| r.generations.contains(g));
+    if newest.is_some_and(|g| listed(g) && system.world.restores(g)) && !system.spy.disk_lied {
+        system.spy.promised = true;
+    }
+}
+
+/// What holds at every moment.
+pub(crate) fn always(system: &System, scenario: &Scenario) -> Result<(), Violation> {
+    if system.world.launches > 1 {
+        return Err(Violation::LaunchedTwice(system.world.launches));
+    }
+    a_checkpoint_restores(system)?;
+    held_means_held(system)?;
+    stops_in_time(system)?;
+    restarts_have_reasons(system, scenario)
+}
+
+/// Never zero checkpoints that restore after the first: a manager that started now would find one.
+fn a_checkpoint_restores(system: &System) -> Result<(), Violation> {
+    if !system.spy.promised {
+        return Ok(());
+    }
+    let Some(record) = system.disk.load() else { return Err(Violation::CheckpointLost) };
+    let discarded = matches!(record.ending, Some(Outcome::Completed { .. } | Outcome::Aborted));
+    let mut listed = record.generations.iter().chain(record.pending);
+    if discarded || listed.any(|g| system.world.restores(g)) { Ok(()) } else { Err(Violation::CheckpointLost) }
+}
+
+fn held_means_held(system: &System) -> Result<(), Violation> {
+    match system.phase() {
+        Phase::Paused { .. } if system.vm_runs() => Err(Violation::RunsWhileHeld("Paused")),
+        _ => Ok(()),
+    }
+}
+
+/// Suspend, quit and abort stop the guest in time: within ticks if nothing goes wrong, and within the policy's
+/// deadlines if something does.
+fn stops_in_time(system: &System) -> Result<(), Violation> {
+    let spy = &system.spy;
+    if spy.clock_jumped || system.world.power == Power::Off {
+        return Ok(());
+    }
+    let grace = if spy.faults == 0 { 0 } else { UNLUCKY };
+    let late = |what: &'static str, by: Option<u64>| match by {
+        Some(by) if system.now() > by + grace => Err(Violation::StillRuns { what, late_ms: system.now() - by }),
+        _ => Ok(()),
+    };
+    late("abort", spy.abort_by)?;
+    late("quit", spy.quit)?;
+    if system.vm_runs() && system.machine.intent() == Intent::Suspend {
+        late("suspend", spy.suspend_by)?;
+    }
+    Ok(())
+}
+
+fn restarts_have_reasons(system: &System, scenario: &Scenario) -> Result<(), Violation> {
+    let record = system.machine.record();
+    let reasons = u32::from(system.spy.faults) + u32::from(system.spy.lives);
+    // A single fault may take a guest down, and spoil all checkpoints that are kept (those of a guest that hangs), each
+    // of which is tried as often as the policy says.
+    let each = 1 + KEPT * u32::from(scenario.plan().policy().restore_attempts.get());
+    if record.restarts > each * reasons {
+        return Err(Violation::TooManyRestarts { restarts: record.restarts, reasons });
+    }
+    Ok(())
+}
+
+/// What holds when the task is over.
+pub(crate) fn at_end(system: &System, scenario: &Scenario, outcome: Outcome) -> Result<(), Violation> {
+    let leftover = system.machine.leftover();
+    if system.spy.aborted && outcome != Outcome::Aborted {
+        return Err(Violation::AbortEndedOtherwise(outcome));
+    }
+    if leftover.is_none() && system.world.power != Power::Off {
+        return Err(Violation::EndedRunning(outcome));
+    }
+    match outcome {
+        Outcome::Completed { .. } | Outcome::Aborted => {
+            let clean = !system.world.registered && system.world.snapshots.iter().all(Option::is_none);
+            // Nobody can clear up what a lying disk has made everybody forget.
+            if leftover.is_none() && !clean && !system.spy.disk_lied {
+                return Err(Violation::LeftBehind(outcome));
+            }
+        }
+        Outcome::Stopped { checkpoint } => the_claimed_checkpoint_is_there(system, checkpoint)?,
+        Outcome::Failed { .. } => {}
+    }
+    if matches!(outcome, Outcome::Completed { .. }) { the_result_is_right(system, scenario) } else { Ok(()) }
+}
+
+fn the_claimed_checkpoint_is_there(system: &System, claimed: Option<Generation>) -> Result<(), Violation> {
+    if system.spy.disk_lied {
+        return Ok(());
+    }
+    let record = system.machine.record();
+    let real = record.generations.iter().find(|&g| system.world.snapshot(g).is_some_and(|s| s.whole));
+    if claimed == real { Ok(()) } else { Err(Violation::WrongCheckpoint { claimed, real }) }
+}
+
+/// To the byte.
+fn the_result_is_right(system: &System, scenario: &Scenario) -> Result<(), Violation> {
+    let right = right_state(scenario);
+    for ix in 0..usize::from(scenario.outputs).min(MAX_OUT) {
+        if system.world.results[ix] != Some(output_of(right, ix)) {
+            return Err(Violation::WrongResult(ix));
+        }
+    }
+    Ok(())
+}
