@@ -111,10 +111,12 @@ pub fn shared_data() -> PathBuf {
 fn build_platforms() -> PathBuf {
     let data = home();
     let _lock = lock("platforms");
+    // A guest of yesterday's sources and an adapter of today's may not understand each other.
+    let (stamp, sources) = (data.join(".platforms-of"), sources_of_platforms());
+    if fs::read_to_string(&stamp).is_ok_and(|built| built == sources) {
+        return data;
+    }
     for name in [PLATFORM, PLATFORM_32] {
-        if data.join("alt_platforms").join(name).join("platform.xml").exists() {
-            continue;
-        }
         let built = Command::new(vmtask())
             .args(["platform", "build", name])
             .env("VMTASK_DATA_DIR", &data)
@@ -122,7 +124,17 @@ fn build_platforms() -> PathBuf {
             .expect("run vmtask platform build");
         assert!(built.status.success(), "vmtask platform build {name}: {}", String::from_utf8_lossy(&built.stderr));
     }
+    fs::write(&stamp, sources).expect("note what the platforms were built from");
     data
+}
+
+/// A digest of everything that platforms are made from.
+fn sources_of_platforms() -> String {
+    let dir = repository().join("adapters/platform");
+    let parts = [dir.join("guest"), dir.join("src"), dir.join("platform.lock")];
+    let files = parts.iter().flat_map(|part| if part.is_dir() { files_below(part) } else { vec![part.clone()] });
+    let contents: Vec<u8> = files.flat_map(|file| fs::read(file).unwrap_or_default()).collect();
+    vmtask_driver::Digest::of(&contents).to_string()
 }
 
 /// A temporary directory for one test, with everything that `vmtask` writes below it.
