@@ -22,12 +22,15 @@ pub const PLATFORM_32: &str = "i686-pc-linux-gnu";
 pub fn wanted() -> bool {
     let wanted = std::env::var_os("VMTASK_TEST_REAL").is_some_and(|value| value == "1");
     if !wanted {
-        #[allow(clippy::print_stderr, reason = "a test that does nothing must not look like one that passed")]
-        {
-            eprintln!("skipped: set VMTASK_TEST_REAL=1");
-        }
+        note("skipped: set VMTASK_TEST_REAL=1");
     }
     wanted
+}
+
+/// Says why a test does not do what it is for, so that it does not look like one that passed.
+#[allow(clippy::print_stderr, reason = "whoever runs the tests must see it")]
+pub fn note(why: &str) {
+    eprintln!("{why}");
 }
 
 /// The repository's root.

@@ -198,7 +198,7 @@ fn a_disk_that_is_full_costs_checkpoints_and_nothing_else() {
         return;
     }
     if !rustix::process::getuid().is_root() {
-        eprintln!("not as this user: only root may mount the small disk that this needs");
+        real::note("not as this user: only root may mount the small disk that this needs");
         return;
     }
     let computation = Computation::in_dir("500ms", |den| den.path().join("small/task"));

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use vmtask_tests::guest::{self, Bits};
 use vmtask_tests::real::{self, Den};
-use vmtask_tests::run::{Run, TaskToml};
+use vmtask_tests::run::{Finished, Run, TaskToml};
 use vmtask_tests::stats::Sample;
 use vmtask_tests::wait;
 
@@ -29,14 +29,31 @@ pub(crate) fn measure(rounds: usize) {
             continue;
         }
         for (what, dirty) in [("idle", 0), ("a program changing 100 MB", 100)] {
-            let (pauses, otherwise) = one(rounds, dirty, root && !privileged);
-            println!("  {:<44} {pauses:>24.1} {:>22.1}", format!("{who}, {what}"), otherwise.max());
+            let Silences { frozen, durable, otherwise } = one(rounds, dirty, root && !privileged);
+            let who = format!("{who}, {what}");
+            println!("  {who:<40} {frozen:>22.1} {durable:>22.1} {:>16.1}", otherwise.max());
         }
     }
 }
 
-/// The silences around each checkpoint, and between them.
-fn one(rounds: usize, dirty_mb: u32, as_nobody: bool) -> (Sample, Sample) {
+/// The longest silence at each checkpoint, and all between them.
+#[derive(Default)]
+struct Silences {
+    /// Until the manager knew that the guest runs on.
+    frozen: Sample,
+    /// Until the checkpoint was durable: QEMU copies pages before the guest changes them, and the computer is busy.
+    durable: Sample,
+    otherwise: Sample,
+}
+
+/// When a checkpoint was begun, when its guest ran on, and when it was durable.
+struct Checkpoint {
+    begun: Instant,
+    runs_on: Instant,
+    durable: Instant,
+}
+
+fn one(rounds: usize, dirty_mb: u32, as_nobody: bool) -> Silences {
     let den = Den::new();
     let seconds = (rounds as u64 * (EVERY_MS + 1500)).div_ceil(1000);
     let program = guest::program("heartbeat", Bits::B64);
@@ -60,31 +77,41 @@ fn one(rounds: usize, dirty_mb: u32, as_nobody: bool) -> (Sample, Sample) {
     let done = run.finish().expect(0);
     let beats = listener.join().expect("the listener");
 
-    let mut windows: Vec<(Instant, Instant)> = Vec::new();
-    let mut begun = None;
-    for said in &done.said {
-        if said.phase() == Some("beginning_snapshot") {
-            begun = Some(said.at);
-        }
-        if said.checkpoint().is_some()
-            && let Some(begun) = begun.take()
-        {
-            // Reports come a moment after what they tell.
-            windows.push((begun - Duration::from_millis(20), said.at));
-        }
-    }
+    let checkpoints = checkpoints(&done);
     let ms = |pair: &[Instant]| (pair[1] - pair[0]).as_secs_f64() * 1000.0;
-    let (last, mut pauses, mut otherwise) = (beats.last().copied(), Sample::default(), Sample::default());
-    for window in windows.iter().filter(|(_, to)| last.is_some_and(|last| *to < last)) {
-        let within = beats.windows(2).filter(|pair| pair[1] >= window.0 && pair[0] <= window.1);
-        pauses.add(within.map(ms).fold(0.0, f64::max));
+    let longest = |from: Instant, to: Instant| {
+        beats.windows(2).filter(|pair| pair[1] >= from && pair[0] <= to).map(ms).fold(0.0, f64::max)
+    };
+    let (last, mut silences) = (beats.last().copied(), Silences::default());
+    for checkpoint in checkpoints.iter().filter(|checkpoint| last.is_some_and(|last| checkpoint.durable < last)) {
+        silences.frozen.add(longest(checkpoint.begun, checkpoint.runs_on));
+        silences.durable.add(longest(checkpoint.begun, checkpoint.durable));
     }
     for pair in beats.windows(2) {
-        if !windows.iter().any(|window| pair[1] >= window.0 && pair[0] <= window.1) {
-            otherwise.add(ms(pair));
+        if !checkpoints.iter().any(|checkpoint| pair[1] >= checkpoint.begun && pair[0] <= checkpoint.durable) {
+            silences.otherwise.add(ms(pair));
         }
     }
-    (pauses, otherwise)
+    silences
+}
+
+fn checkpoints(done: &Finished) -> Vec<Checkpoint> {
+    let mut found = Vec::new();
+    let (mut begun, mut runs_on) = (None, None);
+    for said in &done.said {
+        match said.phase() {
+            // Reports come a moment after what they tell.
+            Some("beginning_snapshot") => begun = Some(said.at - Duration::from_millis(20)),
+            Some("committing") => runs_on = Some(said.at),
+            _ => {}
+        }
+        if said.checkpoint().is_some()
+            && let (Some(begun), Some(runs_on)) = (begun.take(), runs_on.take())
+        {
+            found.push(Checkpoint { begun, runs_on, durable: said.at });
+        }
+    }
+    found
 }
 
 /// When the guest was heard.

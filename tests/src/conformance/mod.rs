@@ -10,6 +10,7 @@
 
 mod going;
 pub mod qemu;
+pub mod sim;
 pub mod stories;
 
 use std::path::Path;

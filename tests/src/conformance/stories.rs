@@ -157,7 +157,8 @@ pub fn a_task_stopped_at_once_resumes(subject: &dyn Subject) {
 
 /// Nothing is left of an aborted task, wherever it was.
 pub fn an_aborted_task_leaves_nothing(subject: &dyn Subject) {
-    let moments: [(&str, fn(Phase) -> bool); 4] = [
+    type Moment = (&'static str, fn(Phase) -> bool);
+    let moments: [Moment; 4] = [
         ("provisioning", |phase| matches!(phase, Phase::Provisioning(_))),
         ("copying in", |phase| matches!(phase, Phase::CopyingIn(_))),
         ("running", |phase| phase == Phase::Running),
