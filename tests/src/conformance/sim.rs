@@ -148,6 +148,8 @@ impl Hypervisor for Adapter {
             if token.is_revoked() {
                 return Err(PortError::new(FaultKind::Unknown, format!("{command}: fenced")));
             }
+            // Whoever answers nothing can still be ended.
+            truth.frozen &= command.op != Op::PowerOff;
             if !truth.frozen
                 && let Some(answer) = self.act(command, &mut truth)
             {
