@@ -136,11 +136,8 @@ impl QemuVm {
         // Every page once, with its heading, and the devices.
         let reserve = live.memory + live.memory / 64 + (32 << 20);
         let running = live.wish().running;
-        let mode = match (running, host::background_snapshots()) {
-            (false, _) => Mode::Held,
-            (true, Ok(())) => Mode::Background,
-            (true, Err(_)) => Mode::Live,
-        };
+        let background = host::background_snapshots().is_ok();
+        let mode = Mode::choose(running, background, self.setup.qemu.accel);
         let file = self.store.begin(generation, reserve).map_err(during(&what))?;
         let next = self.next_layer(live)?;
         match Snapshot::begin(live, generation, mode, file, next, &wait) {

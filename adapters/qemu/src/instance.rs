@@ -198,10 +198,20 @@ impl Instance {
         Ok(answer.get("status").and_then(Value::as_str).unwrap_or_default().to_owned())
     }
 
+    /// Lets the guest run.
     pub(crate) fn cont(&self, wait: &Wait<'_>) -> Result<(), InstanceError> {
-        self.call("cont", json!({}), wait).map(drop)
+        loop {
+            match self.call("cont", json!({}), wait) {
+                // A stream is said to be complete a moment before the guest may run again.
+                Err(InstanceError::Qmp(QmpError::Refused { desc, .. })) if desc.contains("not finalized") => {
+                    wait.sleep(Duration::from_millis(1)).map_err(|stop| QmpError::Silent { command: "cont", stop })?
+                }
+                other => return other.map(drop),
+            }
+        }
     }
 
+    /// Stops the guest's processors.
     pub(crate) fn stop(&self, wait: &Wait<'_>) -> Result<(), InstanceError> {
         self.call("stop", json!({}), wait).map(drop)
     }

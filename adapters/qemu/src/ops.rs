@@ -112,7 +112,7 @@ impl QemuVm {
         };
         result.map_err(|mut error| {
             // With the half-made machine gone it is certain that nothing was done.
-            let gone = self.put_out().is_ok();
+            let gone = self.put_out_boot(boot).is_ok();
             if gone && error.fault.kind == FaultKind::Unknown && !token.is_revoked() {
                 error.fault.kind = FaultKind::Refused;
             }
@@ -150,13 +150,10 @@ impl QemuVm {
                 Ok(()) => return Ok(true),
                 Err(Warm::Damaged(error)) => {
                     tracing::warn!(%error, "a damaged template is made anew");
-                    self.put_out()?;
+                    self.put_out_boot(boot)?;
                     self.cache.discard(&self.kind(), wait).map_err(during("throwing a damaged template away"))?;
                 }
-                Err(Warm::Failed(error)) => {
-                    self.put_out()?;
-                    return Err(error);
-                }
+                Err(Warm::Failed(error)) => return Err(error),
             }
         }
         self.boot(boot, token, wait)?;
@@ -303,7 +300,7 @@ impl QemuVm {
             let _ = live.kill(vm::DEATH);
             return Err(error);
         }
-        vm::note_process(&self.paths, name).map_err(during(what))?;
+        token.act(|| vm::note_process(&self.paths, name))?.map_err(during(what))?;
         Ok(live)
     }
 

@@ -12,7 +12,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use vmtask_core::{Capabilities, Command, CommandId, FaultKind, Op, OpKind, Pause, Reply, Snapshots};
+use vmtask_core::{Boot, Capabilities, Command, CommandId, FaultKind, Op, OpKind, Pause, Reply, Snapshots};
 use vmtask_driver::{EffectToken, EventSink, Hypervisor, PortError};
 
 use crate::checkpoint::Store;
@@ -128,9 +128,16 @@ impl QemuVm {
 
     /// Ends the boot that is alive, if there is one.
     pub(crate) fn put_out(&self) -> Result<(), PortError> {
-        let Some(live) = self.any_live() else {
-            return Ok(());
-        };
+        self.any_live().map_or(Ok(()), |live| self.end(&live))
+    }
+
+    /// Ends this boot, and no later one: a command that was abandoned and comes back must not hit its successor's.
+    pub(crate) fn put_out_boot(&self, boot: Boot) -> Result<(), PortError> {
+        let live = self.any_live().filter(|live| live.boot == boot);
+        live.map_or(Ok(()), |live| self.end(&live))
+    }
+
+    fn end(&self, live: &Arc<Live>) -> Result<(), PortError> {
         let name = live.instance.process.name();
         live.kill(DEATH).map_err(|_| {
             PortError::new(
@@ -139,7 +146,7 @@ impl QemuVm {
             )
         })?;
         let mut slot = self.slot();
-        if slot.as_ref().is_some_and(|now| Arc::ptr_eq(now, &live)) {
+        if slot.as_ref().is_some_and(|now| Arc::ptr_eq(now, live)) {
             *slot = None;
         }
         Ok(())
@@ -194,9 +201,17 @@ impl QemuVm {
         let Ok(state) = live.instance.run_state(&wait) else {
             return false;
         };
-        if state != "running" {
-            return live.wish().running == (state == "running");
+        let running = state == "running";
+        let mut wish = live.wish();
+        if matches!(kind, Some(OpKind::Pause | OpKind::Unpause)) {
+            // Whether it acted shows in the state; its answer was lost before it could be noted.
+            wish.running = running;
         }
+        if !running {
+            // Held because we wished it, or for a reason that nobody knows.
+            return !wish.running;
+        }
+        drop(wish);
         // The agent too works in order.
         let wait = Wait::most(REVIVAL);
         lock_within(&live.instance.agent, &wait).is_ok_and(|mut agent| {
@@ -233,7 +248,8 @@ impl Hypervisor for QemuVm {
 
     fn carry_out(&self, command: &Command, token: &EffectToken) -> Result<Reply, PortError> {
         *self.busy.lock() = Some((command.id, command.op.kind()));
-        let result = self.dispatch(command, token);
+        // A command that was fenced before it got here does nothing at all.
+        let result = token.act(|| ()).and_then(|()| self.dispatch(command, token));
         let mut busy = self.busy.lock();
         // An abandoned command that comes back late must not hide the one that came after it.
         if busy.is_some_and(|(id, _)| id == command.id) {
