@@ -25,14 +25,14 @@ pub enum Moment {
     Fence(u16),
     /// The adapter sees the n-th event.
     Event(u16),
-    /// Between two things that happen: after `mark`, in `phase` since so many milliseconds.
+    /// Between two things that happen.
     Between {
         /// What happened last.
         mark: Mark,
         /// Where the machine says that it is.
         phase: Phase,
-        /// For how long it has said so, in milliseconds.
-        since: u64,
+        /// True time, in milliseconds.
+        at: u64,
     },
 }
 
@@ -59,8 +59,10 @@ pub enum Mark {
     Step(u16),
     /// A hung command acted after all.
     Late(u16),
-    /// A request was made, or a fault of the last kind ([`Act`]) happened.
+    /// A request was made, or a fault that happens between two things ([`Act`]).
     Done(u16),
+    /// Something else: a task was started or resumed, a manager was started, or heard what was meant for another one.
+    Other(u16),
 }
 
 /// Something special.
@@ -124,9 +126,55 @@ pub enum Act {
     Clock(i32),
 }
 
+/// At which kind of [`Moment`] an act is possible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// [`Moment::Command`].
+    Command,
+    /// [`Moment::Write`].
+    Write,
+    /// [`Moment::Fence`].
+    Fence,
+    /// [`Moment::Event`].
+    Event,
+    /// [`Moment::Between`].
+    Between,
+}
+
 impl Act {
-    /// Whether it costs something of the budget for faults. Variations in how a fence goes, and things that are in
-    /// order but happen rarely, cost too: the budget bounds how far a run may be from an ordinary one.
+    /// At which kind of moment it is possible.
+    #[must_use]
+    pub const fn when(self) -> When {
+        match self {
+            Self::LoseReply
+            | Self::DuplicateReply
+            | Self::DelayReply
+            | Self::LateReply
+            | Self::Slow
+            | Self::Hang(_)
+            | Self::Fail(_)
+            | Self::ActThenUnknown
+            | Self::FailAndKill
+            | Self::NoTools
+            | Self::Spoil(_) => When::Command,
+            Self::SlowWrite | Self::Tear => When::Write,
+            Self::VmDies | Self::FenceHangs => When::Fence,
+            Self::LoseEvent | Self::DelayEvent | Self::DuplicateEvent => When::Event,
+            Self::Request(_)
+            | Self::Crash
+            | Self::PowerLoss
+            | Self::StalePowerLoss
+            | Self::GuestStop
+            | Self::GuestReboot
+            | Self::GuestHang
+            | Self::AgentDies
+            | Self::ProgramEnds
+            | Self::Clock(_) => When::Between,
+        }
+    }
+
+    /// Whether it costs something of the budget for requests. Everything else costs a fault, also what is in order but
+    /// happens rarely: the budget bounds how far a run may be from an ordinary one.
     #[must_use]
     pub const fn is_request(self) -> bool {
         matches!(self, Self::Request(_))

@@ -53,6 +53,12 @@ pub enum Violation {
     /// Abort must be possible always.
     #[error("an abort was denied: {0}")]
     AbortDenied(Denied),
+    /// An abort waits for an answer.
+    #[error("the task was aborted and {0} is still waited for: an abort fences at once")]
+    AbortWaits(Op),
+    /// A launch was repeated without a look at what became of the first.
+    #[error("a launch was repeated after an unknown outcome without a probe in between")]
+    BlindLaunch,
     /// Something was asked for that must never be.
     #[error("the hypervisor was misused: {0:?}")]
     Misused(Misuse),
@@ -110,6 +116,9 @@ pub enum Violation {
         /// How often.
         attempt: u8,
     },
+    /// Clocks that jump must not cost a deadline.
+    #[error("{0} was given up and repeated although nothing but a clock had gone wrong")]
+    ClockCost(Op),
     /// Restarts without a reason.
     #[error("the task was rolled back {restarts} times after {reasons} faults and restarts")]
     TooManyRestarts {
@@ -149,6 +158,8 @@ pub(crate) struct Spy {
     fencing: bool,
     fence_failed: bool,
     unresolved: Option<(CommandId, Op)>,
+    /// The outcome of a launch in this boot is unknown, and nobody has looked since.
+    blind: bool,
     emitted: JournalSeq,
     /// The newest record of this manager that is durable.
     pub(crate) durable: JournalSeq,
@@ -156,6 +167,8 @@ pub(crate) struct Spy {
     pub(crate) boot: Option<Boot>,
     /// Faults so far, and those before this manager was started.
     pub(crate) faults: u16,
+    /// Those of them that must not cost anything: clocks that jump.
+    pub(crate) harmless: u16,
     faults_before: u16,
     lives: u16,
     /// Rolled back because a fault was pending when this manager started.
@@ -185,9 +198,14 @@ impl Spy {
         }
         self.fencing = true;
         if let Some((command, _)) = self.awaiting.take_if(|(command, _)| command.id == id) {
-            self.unresolved = Some((id, command.op));
+            self.outcome_unknown(&command);
         }
         Ok(())
+    }
+
+    fn outcome_unknown(&mut self, command: &Command) {
+        self.unresolved = Some((command.id, command.op));
+        self.blind |= command.op == Op::Launch;
     }
 
     pub(crate) const fn fenced(&mut self) {
@@ -201,11 +219,11 @@ impl Spy {
         }
         match input {
             Input::Completed { result, .. } => {
-                if let Some((command, _)) = self.awaiting.take()
-                    && result.is_err_and(|fault| fault.kind == vmtask_core::FaultKind::Unknown)
-                {
-                    self.unresolved = Some((command.id, command.op));
+                let Some((command, _)) = self.awaiting.take() else { return };
+                if result.is_err_and(|fault| fault.kind == vmtask_core::FaultKind::Unknown) {
+                    self.outcome_unknown(&command);
                 }
+                self.blind &= command.op != Op::Probe || result.is_err();
             }
             Input::Fenced { .. } => self.fencing = false,
             _ => {}
@@ -266,6 +284,7 @@ impl Spy {
             emitted: seq,
             durable: seq,
             faults: self.faults,
+            harmless: self.harmless,
             faults_before: self.faults,
             lives: self.lives + 1,
             clock_jumped: self.clock_jumped,
@@ -279,9 +298,17 @@ impl Spy {
     pub(crate) fn hash_into(&self, h: &mut impl std::hash::Hasher, now: u64) {
         let left = |by: Option<u64>| by.map(|by| by.saturating_sub(now));
         (self.awaiting.map(|(c, _)| c.op), self.fencing, self.fence_failed, self.unresolved.map(|(_, op)| op)).hash(h);
+        self.blind.hash(h);
         (self.aborted, left(self.suspend_by), left(self.quit), left(self.abort_by)).hash(h);
         // How many faults there were matters for two promises only in so far as there were any.
-        (self.faults.min(2), self.faults > self.faults_before, self.promised, self.disk_lied).hash(h);
+        (
+            self.faults.min(2),
+            self.faults > self.faults_before,
+            self.faults > self.harmless,
+            self.promised,
+            self.disk_lied,
+        )
+            .hash(h);
         self.clock_jumped.hash(h);
     }
 }
@@ -299,17 +326,19 @@ pub(crate) fn on_command(system: &mut System, scenario: &Scenario, command: &Com
     if let Some(misuse) = system.world.misuse(scenario, command.op) {
         return Err(Violation::Misused(misuse));
     }
-    one_at_a_time(system, command)?;
+    one_at_a_time(system)?;
+    launches_are_not_repeated_blindly(system, command)?;
     fenced_before_anything_else(system, command)?;
     durable_before_it_acts(system, command)?;
     only_teardown_after_abort(system, command)?;
     attempts_within_policy(scenario, command)?;
+    clocks_cost_nothing(system, command)?;
     system.spy.awaiting = Some((*command, command.deadline));
     system.spy.boot = Some(command.boot);
     Ok(())
 }
 
-fn one_at_a_time(system: &mut System, command: &Command) -> Result<(), Violation> {
+fn one_at_a_time(system: &mut System) -> Result<(), Violation> {
     if system.spy.fencing {
         return Err(Violation::BesideAFence);
     }
@@ -319,10 +348,15 @@ fn one_at_a_time(system: &mut System, command: &Command) -> Result<(), Violation
         if now < deadline && !overall_passed && !system.spy.clock_jumped {
             return Err(Violation::TwoInFlight);
         }
-        system.spy.unresolved = Some((earlier.id, earlier.op));
+        system.spy.outcome_unknown(&earlier);
     }
-    let _ = command;
     Ok(())
+}
+
+fn launches_are_not_repeated_blindly(system: &mut System, command: &Command) -> Result<(), Violation> {
+    // What an earlier boot has launched is gone with it.
+    system.spy.blind &= command.op.kind() != OpKind::Provision;
+    if system.spy.blind && command.op == Op::Launch { Err(Violation::BlindLaunch) } else { Ok(()) }
 }
 
 fn fenced_before_anything_else(system: &System, command: &Command) -> Result<(), Violation> {
@@ -347,9 +381,12 @@ fn durable_before_it_acts(system: &System, command: &Command) -> Result<(), Viol
     Ok(())
 }
 
+const fn is_teardown(op: Op) -> bool {
+    matches!(op.kind(), OpKind::PowerOff | OpKind::Unregister)
+}
+
 fn only_teardown_after_abort(system: &System, command: &Command) -> Result<(), Violation> {
-    let teardown = matches!(command.op.kind(), OpKind::PowerOff | OpKind::Unregister);
-    if system.spy.aborted && !teardown { Err(Violation::AfterAbort(command.op)) } else { Ok(()) }
+    if system.spy.aborted && !is_teardown(command.op) { Err(Violation::AfterAbort(command.op)) } else { Ok(()) }
 }
 
 fn attempts_within_policy(scenario: &Scenario, command: &Command) -> Result<(), Violation> {
@@ -359,6 +396,11 @@ fn attempts_within_policy(scenario: &Scenario, command: &Command) -> Result<(), 
         return Err(Violation::TooManyAttempts { op, attempt });
     }
     Ok(())
+}
+
+fn clocks_cost_nothing(system: &System, command: &Command) -> Result<(), Violation> {
+    let spy = &system.spy;
+    if command.attempt.get() > 1 && spy.faults == spy.harmless { Err(Violation::ClockCost(command.op)) } else { Ok(()) }
 }
 
 /// A report must be true when it is made.
@@ -421,10 +463,19 @@ pub(crate) fn always(system: &System, scenario: &Scenario) -> Result<(), Violati
     if system.world.launches > 1 {
         return Err(Violation::LaunchedTwice(system.world.launches));
     }
+    abort_waits_for_nobody(system)?;
     a_checkpoint_restores(system)?;
     held_means_held(system)?;
     stops_in_time(system)?;
     restarts_have_reasons(system, scenario)
+}
+
+/// What was in flight when the abort came has been fenced, or takes the VM down.
+fn abort_waits_for_nobody(system: &System) -> Result<(), Violation> {
+    match system.spy.awaiting {
+        Some((command, _)) if system.spy.aborted && !is_teardown(command.op) => Err(Violation::AbortWaits(command.op)),
+        _ => Ok(()),
+    }
 }
 
 /// Never zero checkpoints that restore after the first: a manager that started now would find one.
@@ -467,7 +518,7 @@ fn stops_in_time(system: &System) -> Result<(), Violation> {
 
 fn restarts_have_reasons(system: &System, scenario: &Scenario) -> Result<(), Violation> {
     let record = system.machine.record();
-    let reasons = u32::from(system.spy.faults) + u32::from(system.spy.lives);
+    let reasons = u32::from(system.spy.faults - system.spy.harmless) + u32::from(system.spy.lives);
     // A single fault may take a guest down, and spoil all checkpoints that are kept (those of a guest that hangs), each
     // of which is tried as often as the policy says.
     let each = 1 + KEPT * u32::from(scenario.plan().policy().restore_attempts.get());

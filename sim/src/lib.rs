@@ -54,7 +54,7 @@ mod system;
 mod trace;
 mod world;
 
-pub use act::{Act, ByNumber, Director, Mark, Moment, Options};
+pub use act::{Act, ByNumber, Director, Mark, Moment, Options, When};
 pub use choose::{Bytes, Calm, Choose, Odometer, Prng, Recorded, Recording, Seldom, scramble};
 pub use disk::{Disk, Slot};
 pub use explore::{Exploration, Explorer, Finding};

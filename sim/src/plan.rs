@@ -21,7 +21,7 @@ use std::str::FromStr;
 
 use vmtask_core::{ExitStatus, FaultKind, OpKind, Outcome, Request};
 
-use crate::act::{Act, Director, Mark, Moment, PHASES, phase_key};
+use crate::act::{Act, Director, Mark, Moment, PHASES, When, phase_key};
 use crate::guest::Health;
 use crate::parse::{PlanSyntaxError, Words};
 use crate::scenario::Profile;
@@ -72,7 +72,7 @@ pub enum Anchor {
     Event(u16),
     /// Between two things: right after this.
     After(Mark),
-    /// The first moment in a phase, or so many milliseconds after it was entered.
+    /// The first moment in a phase, or the first in it so many milliseconds after that.
     Phase {
         /// Its place among the phases.
         phase: usize,
@@ -174,6 +174,7 @@ impl Anchor {
             Self::After(Mark::Step(n)) => named("Step", n, ""),
             Self::After(Mark::Late(n)) => named("Late", n, ""),
             Self::After(Mark::Done(n)) => named("Act", n, ""),
+            Self::After(Mark::Other(n)) => named("Other", n, ""),
             Self::Phase { phase, number, later } => {
                 let number = number.map_or_else(String::new, |n| format!("({n})"));
                 let name = PHASES.get(phase).copied().unwrap_or("Created");
@@ -192,9 +193,9 @@ impl Anchor {
             | (Self::Fence(n), Moment::Fence(m))
             | (Self::Event(n), Moment::Event(m)) => n == m,
             (Self::After(wanted), Moment::Between { mark, .. }) => wanted == mark,
-            (Self::Phase { phase, number, later }, Moment::Between { phase: now, since, .. }) => {
+            (Self::Phase { phase, number, .. }, Moment::Between { phase: now, .. }) => {
                 let (place, has) = phase_key(now);
-                place == phase && (number.is_none() || number == has) && since >= later.unwrap_or(0)
+                place == phase && (number.is_none() || number == has)
             }
             _ => false,
         }
@@ -361,7 +362,7 @@ enum Site {
     Phase { phase: usize, number: Option<u32>, later: Option<u64> },
 }
 
-const NAMED: [&str; 9] = ["Start", "Persist", "Fence", "Event", "Timer", "Step", "Late", "Act", "Request"];
+const NAMED: [&str; 9] = ["Start", "Persist", "Fence", "Event", "Timer", "Step", "Late", "Act", "Other"];
 
 fn parse_site(words: &mut Words<'_>) -> Result<Site, PlanSyntaxError> {
     let when = match words.peek() {
@@ -386,7 +387,7 @@ fn parse_site(words: &mut Words<'_>) -> Result<Site, PlanSyntaxError> {
     }
     if let Some(name) = NAMED.into_iter().find(|n| *n == name).filter(|_| !when) {
         words.skip();
-        return Ok(Site::Named(if name == "Request" { "Act" } else { name }, nth));
+        return Ok(Site::Named(name, nth));
     }
     let (name, argument) = match word.split_once('(') {
         Some((name, rest)) => (name, Some(rest.trim_end_matches(')'))),
@@ -499,35 +500,20 @@ fn parse_position(words: &mut Words<'_>) -> Position {
     }
 }
 
-/// Whether an act happens between two things, or is how one of them goes.
-const fn is_between(act: Act) -> bool {
-    matches!(
-        act,
-        Act::Request(_)
-            | Act::Crash
-            | Act::PowerLoss
-            | Act::StalePowerLoss
-            | Act::GuestStop
-            | Act::GuestReboot
-            | Act::GuestHang
-            | Act::AgentDies
-            | Act::ProgramEnds
-            | Act::Clock(_)
-    )
-}
-
 fn anchor(words: &Words<'_>, site: Site, position: Position, act: Act) -> Result<Anchor, PlanSyntaxError> {
-    let between = is_between(act);
-    Ok(match (site, position) {
-        (Site::Phase { phase, number, later }, Position::None) if between => Anchor::Phase { phase, number, later },
-        (Site::Op(kind, n), Position::None) if !between => Anchor::Command(kind, n),
-        (Site::Op(kind, n), Position::None | Position::BeforeEffect) if between => Anchor::After(Mark::Before(kind, n)),
-        (Site::Op(kind, n), Position::AfterEffect) if between => Anchor::After(Mark::Effect(kind, n)),
-        (Site::Op(kind, n), Position::AfterReply) if between => Anchor::After(Mark::Reply(kind, n)),
-        (Site::Named("Persist", n), Position::None) if !between => Anchor::Write(n),
-        (Site::Named("Fence", n), Position::None) if !between => Anchor::Fence(n),
-        (Site::Named("Event", n), Position::None) if !between => Anchor::Event(n),
-        (Site::Named(name, n), Position::None | Position::Other) if between => Anchor::After(match name {
+    Ok(match (act.when(), site, position) {
+        (When::Command, Site::Op(kind, n), Position::None) => Anchor::Command(kind, n),
+        (When::Write, Site::Named("Persist", n), Position::None) => Anchor::Write(n),
+        (When::Fence, Site::Named("Fence", n), Position::None) => Anchor::Fence(n),
+        (When::Event, Site::Named("Event", n), Position::None) => Anchor::Event(n),
+        (When::Between, Site::Phase { phase, number, later }, Position::None) => Anchor::Phase { phase, number, later },
+        (When::Between, Site::Op(kind, n), position) => Anchor::After(match position {
+            Position::None | Position::BeforeEffect => Mark::Before(kind, n),
+            Position::AfterEffect => Mark::Effect(kind, n),
+            Position::AfterReply => Mark::Reply(kind, n),
+            Position::Other => return Err(words.error("this cannot happen there")),
+        }),
+        (When::Between, Site::Named(name, n), Position::None | Position::Other) => Anchor::After(match name {
             "Start" => Mark::Start,
             "Persist" => Mark::Written(n),
             "Fence" => Mark::Fenced(n),
@@ -535,6 +521,7 @@ fn anchor(words: &Words<'_>, site: Site, position: Position, act: Act) -> Result
             "Timer" => Mark::Timer(n),
             "Step" => Mark::Step(n),
             "Late" => Mark::Late(n),
+            "Other" => Mark::Other(n),
             _ => Mark::Done(n),
         }),
         _ => return Err(words.error("this cannot happen there")),
@@ -575,6 +562,8 @@ fn parse_expect(words: &mut Words<'_>) -> Result<Expect, PlanSyntaxError> {
 pub struct Script<'a, D> {
     lines: &'a [Line],
     done: Vec<bool>,
+    /// For each line that waits for a phase and a time: when that phase was first entered.
+    entered: Vec<Option<u64>>,
     /// Lines whose moment came, but at which they were not possible.
     pub impossible: Vec<Line>,
     beside: D,
@@ -583,7 +572,7 @@ pub struct Script<'a, D> {
 impl<'a, D: Director> Script<'a, D> {
     /// Follows `lines`; whatever they leave open is up to `beside`.
     pub fn new(lines: &'a [Line], beside: D) -> Self {
-        Self { lines, done: vec![false; lines.len()], impossible: vec![], beside }
+        Self { lines, done: vec![false; lines.len()], entered: vec![None; lines.len()], impossible: vec![], beside }
     }
 
     /// Lines whose moment never came.
@@ -594,8 +583,13 @@ impl<'a, D: Director> Script<'a, D> {
 
 impl<D: Director> Director for Script<'_, D> {
     fn direct(&mut self, moment: &Moment, options: &[Act]) -> usize {
-        for (line, done) in self.lines.iter().zip(&mut self.done) {
+        for ((line, done), entered) in self.lines.iter().zip(&mut self.done).zip(&mut self.entered) {
             if *done || !line.anchor.matches(moment) {
+                continue;
+            }
+            if let (Anchor::Phase { later: Some(later), .. }, Moment::Between { at, .. }) = (line.anchor, *moment)
+                && at < *entered.get_or_insert(at) + later
+            {
                 continue;
             }
             *done = true;

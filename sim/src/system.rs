@@ -118,6 +118,7 @@ struct Counts {
     steps: u16,
     late: u16,
     done: u16,
+    other: u16,
 }
 
 /// How a run stands after a step.
@@ -131,6 +132,8 @@ pub enum Status {
 
 /// More outputs than this in one drain, and the machine's outbox is not bounded.
 const MAX_OUTBOX: usize = 24;
+/// What a manager's clock says when it starts, in milliseconds: so that it can be set back, too.
+const BEFORE: i64 = 3_600_000;
 /// How long a user leaves a task suspended.
 const SUSPENDED: u64 = 2 * TICK;
 
@@ -147,7 +150,7 @@ impl System {
             spy: Spy::default(),
             epoch: 1,
             now: 0,
-            skew: 0,
+            skew: BEFORE,
             told: Instant::ZERO,
             start_due: true,
             worker: None,
@@ -198,6 +201,7 @@ impl System {
             self.spy.life_ended(outcome)?;
             self.world.lose_manager(scenario);
             self.start_manager(scenario, director)?;
+            self.mark_other();
             return Ok(Status::Going);
         }
         if !self.interfere(scenario, director)? {
@@ -245,6 +249,7 @@ impl System {
         } else {
             self.budget.faults -= 1;
             self.spy.faults += 1;
+            self.spy.harmless += u16::from(matches!(act, Act::Clock(_)));
         }
         Some(act)
     }
@@ -320,7 +325,7 @@ impl System {
         }
         let mut options = Options::new();
         between_options(&self.world, faults > 0, requests > 0, &mut options);
-        let moment = Moment::Between { mark: self.mark, phase: self.phase, since: self.now - self.phase_since };
+        let moment = Moment::Between { mark: self.mark, phase: self.phase, at: self.now };
         let Some(act) = self.consult(director, moment, &options) else { return Ok(false) };
         self.counts.done += 1;
         self.mark = Mark::Done(self.counts.done);
@@ -413,7 +418,7 @@ impl System {
         self.fencer = None;
         self.epoch += 1;
         // Its clock counts from its own start.
-        self.skew = -i64::try_from(self.now).unwrap_or(i64::MAX);
+        self.skew = BEFORE - i64::try_from(self.now).unwrap_or(i64::MAX);
         self.told = Instant::ZERO;
         let record = self.disk.load();
         director.tell(self.now, &Told::Started(record));
@@ -435,6 +440,7 @@ impl System {
     fn proceed(&mut self, scenario: &Scenario, director: &mut impl Director) -> Result<(), Violation> {
         if self.start_due {
             self.start_due = false;
+            self.mark_other();
             return self.request(scenario, director, Request::Start);
         }
         let Some((at, lane)) = self.next_lane() else { return Err(Violation::Stuck) };
@@ -469,7 +475,10 @@ impl System {
                 self.mark = Mark::Step(self.counts.steps);
                 self.world_steps(scenario, director)
             }
-            Lane::User => self.request(scenario, director, Request::Resume),
+            Lane::User => {
+                self.mark_other();
+                self.request(scenario, director, Request::Resume)
+            }
         }
     }
 
@@ -644,8 +653,9 @@ impl System {
     ) -> Result<(), Violation> {
         let Some(mail) = self.replies[place].take() else { return Ok(()) };
         let (id, result) = mail.what;
-        if mail.nth > 0 {
-            self.mark = Mark::Reply(mail.kind, mail.nth);
+        match mail.nth {
+            0 => self.mark_other(),
+            nth => self.mark = Mark::Reply(mail.kind, nth),
         }
         self.tell_machine(scenario, director, Input::Completed { id, result })?;
         Ok(())
@@ -659,8 +669,9 @@ impl System {
     ) -> Result<(), Violation> {
         let Some(mail) = self.events[place].take() else { return Ok(()) };
         let (boot, event) = mail.what;
-        if mail.nth > 0 {
-            self.mark = Mark::Event(mail.nth);
+        match mail.nth {
+            0 => self.mark_other(),
+            nth => self.mark = Mark::Event(nth),
         }
         self.tell_machine(scenario, director, Input::Observed { boot, event })?;
         Ok(())
@@ -752,6 +763,11 @@ impl System {
         invariant::on_verdict(&before, &self.machine, now, input, verdict)?;
         self.spy.heard(input, verdict);
         Ok(verdict.ok())
+    }
+
+    const fn mark_other(&mut self) {
+        self.counts.other += 1;
+        self.mark = Mark::Other(self.counts.other);
     }
 
     fn note_phase(&mut self) {

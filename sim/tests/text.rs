@@ -1,0 +1,209 @@
+//! Plans as text: what is printed is read back, and what cannot be read is refused with its place.
+
+#![allow(missing_docs, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use proptest::prelude::*;
+use rstest::rstest;
+use vmtask_core::{FaultKind, OpKind, Request};
+use vmtask_sim::{
+    Act, Anchor, ByNumber, EndKind, Expect, Health, Line, Mark, Odometer, Plan, Profile, Recorded, Recording, Run,
+    Scenario, Scribe, Seed, Seldom, Status, System,
+};
+
+fn request() -> impl Strategy<Value = Request> {
+    prop_oneof![
+        Just(Request::Start),
+        Just(Request::Suspend),
+        Just(Request::Resume),
+        Just(Request::Checkpoint),
+        any::<u32>().prop_map(|budget_ms| Request::Quit { budget_ms }),
+        Just(Request::Abort),
+    ]
+}
+
+fn op() -> impl Strategy<Value = OpKind> {
+    proptest::sample::select(OpKind::ALL.to_vec())
+}
+
+fn between() -> impl Strategy<Value = Line> {
+    let act = prop_oneof![
+        request().prop_map(Act::Request),
+        proptest::sample::select(vec![
+            Act::Crash,
+            Act::PowerLoss,
+            Act::StalePowerLoss,
+            Act::GuestStop,
+            Act::GuestReboot,
+            Act::GuestHang,
+            Act::AgentDies,
+            Act::ProgramEnds,
+        ]),
+        any::<i32>().prop_map(Act::Clock),
+    ];
+    let n = 1..=u16::MAX;
+    let mark = prop_oneof![
+        Just(Mark::Start),
+        (op(), n.clone()).prop_map(|(op, n)| Mark::Before(op, n)),
+        (op(), n.clone()).prop_map(|(op, n)| Mark::Effect(op, n)),
+        (op(), n.clone()).prop_map(|(op, n)| Mark::Reply(op, n)),
+        n.clone().prop_map(Mark::Written),
+        n.clone().prop_map(Mark::Fenced),
+        n.clone().prop_map(Mark::Event),
+        n.clone().prop_map(Mark::Timer),
+        n.clone().prop_map(Mark::Step),
+        n.clone().prop_map(Mark::Late),
+        n.clone().prop_map(Mark::Done),
+        n.prop_map(Mark::Other),
+    ];
+    let phase = (0..23usize, proptest::option::of(0..9u32), proptest::option::of(0..100_000u64))
+        .prop_map(|(phase, number, later)| Anchor::Phase { phase, number, later });
+    (prop_oneof![mark.prop_map(Anchor::After), phase], act).prop_map(|(anchor, act)| Line { anchor, act })
+}
+
+fn outcome_of_something() -> impl Strategy<Value = Line> {
+    let command = prop_oneof![
+        proptest::sample::select(vec![
+            Act::LoseReply,
+            Act::DuplicateReply,
+            Act::DelayReply,
+            Act::LateReply,
+            Act::Slow,
+            Act::Hang(None),
+            Act::ActThenUnknown,
+            Act::FailAndKill,
+            Act::NoTools,
+            Act::Spoil(Health::BadAtProvision),
+            Act::Spoil(Health::BadAtPowerOn),
+        ]),
+        (1..=u8::MAX).prop_map(|n| Act::Hang(Some(n))),
+        proptest::sample::select(FaultKind::ALL.to_vec()).prop_map(Act::Fail),
+    ];
+    let n = 1..=u16::MAX;
+    prop_oneof![
+        (op(), n.clone(), command).prop_map(|(op, n, act)| Line { anchor: Anchor::Command(op, n), act }),
+        (n.clone(), proptest::sample::select(vec![Act::SlowWrite, Act::Tear]))
+            .prop_map(|(n, act)| Line { anchor: Anchor::Write(n), act }),
+        (n.clone(), proptest::sample::select(vec![Act::VmDies, Act::FenceHangs]))
+            .prop_map(|(n, act)| Line { anchor: Anchor::Fence(n), act }),
+        (n, proptest::sample::select(vec![Act::LoseEvent, Act::DelayEvent, Act::DuplicateEvent]))
+            .prop_map(|(n, act)| Line { anchor: Anchor::Event(n), act }),
+    ]
+}
+
+fn expect() -> impl Strategy<Value = Expect> {
+    let end = proptest::sample::select(vec![EndKind::Completed, EndKind::Stopped, EndKind::Aborted, EndKind::Failed]);
+    let number = || proptest::option::of(any::<u32>());
+    (end, proptest::option::of(any::<u8>()), number(), number()).prop_map(|(end, exit, restarts, checkpoint)| Expect {
+        end,
+        exit,
+        restarts,
+        checkpoint,
+    })
+}
+
+fn plan() -> impl Strategy<Value = Plan> {
+    let profile = proptest::sample::select(Profile::ALL.to_vec());
+    let seed = proptest::option::of(any::<(u64, u8, u8)>())
+        .prop_map(|s| s.map(|(seed, faults, requests)| Seed { seed, faults, requests }));
+    let lines = proptest::collection::vec(prop_oneof![between(), outcome_of_something()], 0..6);
+    (profile, seed, lines, proptest::collection::vec(expect(), 0..3)).prop_map(|(profile, seed, lines, expect)| Plan {
+        profile,
+        seed,
+        lines,
+        expect,
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_plan_that_is_printed_reads_back_the_same(plan in plan()) {
+        let text = plan.to_string();
+        prop_assert_eq!(text.parse::<Plan>().unwrap(), plan, "{}", text);
+    }
+
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "[a-zA-Z0-9#() +<=.,\n-]{0,80}") {
+        let _ = text.parse::<Plan>();
+    }
+
+    #[test]
+    fn a_random_run_keeps_its_promises_and_its_plan_repeats_it(seed in any::<u64>(), profile in 0..4usize) {
+        let seed = Some(Seed { seed, faults: 2, requests: 1 });
+        let first = Run::of(&Plan { profile: Profile::ALL[profile], seed, ..Plan::default() });
+        prop_assert_eq!(first.violation, None, "{}", first.plan);
+        let again = Run::of(&first.plan.to_string().parse().unwrap());
+        prop_assert_eq!(&again.complaints, &Vec::<String>::new());
+        prop_assert_eq!(again.trace, first.trace);
+    }
+}
+
+#[test]
+fn the_plan_of_a_recorded_run_and_its_recorded_answers_lead_to_the_same_state() {
+    let scenario = Scenario::of(Profile::Vix);
+    let budget = vmtask_sim::Budget { faults: 3, requests: 2 };
+    let mut recording = Recording::new(Seldom::new(20_250, 20));
+    let end = |mut director: Scribe<ByNumber<&mut dyn vmtask_sim::Choose>>| {
+        let mut system = System::new(&scenario, budget);
+        while system.step(&scenario, &mut director).unwrap() == Status::Going {}
+        (system.fingerprint(), director.lines)
+    };
+    let (first, lines) = end(Scribe::new(ByNumber(&mut recording)));
+    let (second, _) = end(Scribe::new(ByNumber(&mut Recorded::new(recording.answers))));
+    assert!(!lines.is_empty());
+    assert_eq!(first, second);
+    let (calm, _) = end(Scribe::new(ByNumber(&mut Odometer::default())));
+    assert_ne!(first, calm);
+}
+
+#[rstest]
+#[case("at Launhc lose reply", 1, 4, "no command, record or phase of that name; found \"Launhc\"")]
+#[case("\n\nat Launch loose reply", 3, 11, "expected what happens")]
+#[case("at Launch", 1, 10, "found the end of the line")]
+#[case("at Launch#0 hang", 1, 4, "expected a number from 1 to 65535 after '#'")]
+#[case("at Launch tear record", 1, 1, "this cannot happen there")]
+#[case("at Persist#2 lose event, later", 1, 14, "expected what happens")]
+#[case("at Launch lose reply twice", 1, 22, "expected the end of the line")]
+#[case("when Running +90 power-loss", 1, 14, "expected a time such as +90s")]
+#[case("request Quit at Running", 1, 9, "expected Suspend, Resume")]
+#[case("request Quit(soon) at Running", 1, 9, "expected a budget such as")]
+#[case("expect Completed exit=256", 1, 18, "expected exit=N")]
+#[case("seed forty-two", 1, 6, "expected a seed")]
+#[case("scenario xen", 1, 10, "expected one of qemu, warm, vix, plain")]
+#[case("version 9", 1, 1, "expected scenario, seed, at, when, request or expect")]
+fn what_cannot_be_read_is_refused_with_line_column_and_reason(
+    #[case] text: &str,
+    #[case] line: usize,
+    #[case] column: usize,
+    #[case] reason: &str,
+) {
+    let error = text.parse::<Plan>().unwrap_err();
+    assert_eq!((error.line, error.column), (line, column), "{error}");
+    assert!(error.reason.contains(reason), "{error}");
+}
+
+#[test]
+fn the_example_that_everybody_copies_is_read() {
+    let text = "
+        seed 42
+        at BeginSnapshot#2  crash after-effect before-reply   # a comment
+        at Launch           lose reply
+        at AwaitTools       hang, acts after 2 steps
+        at Persist#5        tear record
+        when Running +90s   power-loss
+        request Suspend at CopyingIn(1)
+        expect Completed exit=0 restarts<=2
+    ";
+    let plan: Plan = text.parse().unwrap();
+    assert_eq!((plan.lines.len(), plan.expect.len()), (6, 1));
+}
+
+#[rstest]
+#[case("at CopyIn#99 lose reply", "its moment never came: at CopyIn#99 lose reply")]
+#[case("at Launch#1 fail no-space", "not possible at its moment: at Launch#1 fail no-space")]
+#[case("expect Aborted", "not met: expect Aborted")]
+fn a_plan_that_does_not_come_to_pass_says_so(#[case] text: &str, #[case] complaint: &str) {
+    assert_eq!(Run::of(&text.parse().unwrap()).complaints, [complaint]);
+}
