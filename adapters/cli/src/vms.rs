@@ -14,7 +14,9 @@ pub(crate) fn run(args: &VmsArgs) -> Result<u8, Error> {
     if args.reap {
         return Ok(report(&registry.reap(Reap::All)?));
     }
-    let listing = registry.list()?;
+    let mut listing = registry.list()?;
+    // Neither manager nor machine: an entry that the next run forgets, and nothing that anybody could do about.
+    listing.vms.retain(|vm| !matches!((vm.manager, vm.vm), (Presence::Gone, Presence::Gone)));
     if listing.vms.is_empty() {
         out::note("vmtask: no virtual machines");
     } else {
