@@ -4,6 +4,6 @@ set -euo pipefail
 cd "$HOME"
 umask 022
 mkdir -p tmp
-export TMPDIR=$HOME/tmp VMTASK_TEST_DATA_DIR=$HOME/data
+export TMPDIR=$HOME/tmp VMTASK_TEST_DATA_DIR=$HOME/data VMTASK_DATA_DIR=$HOME/data
 ./cargo-nextest nextest run --archive-file tests.tar.zst --workspace-remap "$HOME/workspace" --no-fail-fast \
     -E 'binary(/real/) & (package(vmtask-qemu) | package(vmtask))'
