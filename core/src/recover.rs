@@ -77,7 +77,8 @@ impl Machine {
 
     /// Nothing that was believed of the guest holds any more.
     fn forget_guest(&mut self) {
-        self.drop_snapshot();
+        // Whether a checkpoint that was being made is whole, the next look tells.
+        self.snapshot = None;
         self.stop_run_timers();
         self.timers.disarm(Timer::Overall);
         self.timers.disarm(Timer::Retry);
@@ -143,10 +144,21 @@ impl Machine {
     fn drop_newest(&mut self) {
         if let Some(generation) = self.record.generations.newest() {
             self.drop_generation(generation);
+            self.fall_back_on_junk(generation);
         }
         // The one before it gets as many tries. There are only so many, so this comes to an end.
         self.restore_losses = 0;
         self.record.losses = 0;
+    }
+
+    /// Before starting over: one that was to be deleted and is still there. Only older ones than the one that was no
+    /// good, so that none is tried again.
+    fn fall_back_on_junk(&mut self, dropped: Generation) {
+        let older = self.junk.iter().find(|&g| g < dropped);
+        if let Some(older) = older.filter(|_| self.record.generations.is_empty()) {
+            self.junk.remove(older);
+            self.record.generations.insert(older);
+        }
     }
 
     fn drop_generation(&mut self, generation: Generation) {
