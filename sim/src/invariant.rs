@@ -5,8 +5,8 @@
 use std::hash::Hash;
 
 use vmtask_core::{
-    Accepted, Boot, Command, CommandId, Denied, Generation, Input, Instant, Intent, JournalSeq, Machine, Notice, Op,
-    OpKind, Outcome, Phase, Power, Record, Report, Request,
+    Accepted, Base, Boot, Command, CommandId, Denied, Generation, Generations, Input, Instant, Intent, JournalSeq,
+    Machine, Notice, Op, OpKind, Outcome, Phase, Power, Record, Report, Request,
 };
 
 use crate::guest::{output_of, right_state};
@@ -102,6 +102,14 @@ pub enum Violation {
     /// A good checkpoint was called unusable.
     #[error("checkpoint {0} is good and was given up after a single fault")]
     GoodCheckpointDropped(Generation),
+    /// A newer checkpoint was there.
+    #[error("the task goes on from {base:?} although checkpoint {newest} is whole, restores, and was not given up")]
+    NotTheNewest {
+        /// From what it goes on.
+        base: Base,
+        /// From what it should.
+        newest: Generation,
+    },
     /// A checkpoint was reported that is not durable.
     #[error("checkpoint {0} was reported, but it is not whole or not in the journal")]
     ReportedTooEarly(Generation),
@@ -180,6 +188,8 @@ pub(crate) struct Spy {
     abort_by: Option<u64>,
     /// A good checkpoint is in the durable journal.
     promised: bool,
+    /// Checkpoints that were told to be skipped or unusable.
+    given_up: Generations,
     disk_lied: bool,
 }
 
@@ -290,6 +300,7 @@ impl Spy {
             clock_jumped: self.clock_jumped,
             aborted: record.is_some_and(|r| r.intent == Intent::Abort),
             promised: self.promised,
+            given_up: self.given_up,
             disk_lied: self.disk_lied,
             ..Self::default()
         };
@@ -309,7 +320,7 @@ impl Spy {
             self.disk_lied,
         )
             .hash(h);
-        self.clock_jumped.hash(h);
+        (self.clock_jumped, self.given_up).hash(h);
     }
 }
 
@@ -333,6 +344,7 @@ pub(crate) fn on_command(system: &mut System, scenario: &Scenario, command: &Com
     only_teardown_after_abort(system, command)?;
     attempts_within_policy(scenario, command)?;
     clocks_cost_nothing(system, command)?;
+    goes_on_from_the_newest(system, command)?;
     system.spy.awaiting = Some((*command, command.deadline));
     system.spy.boot = Some(command.boot);
     Ok(())
@@ -403,6 +415,19 @@ fn clocks_cost_nothing(system: &System, command: &Command) -> Result<(), Violati
     if command.attempt.get() > 1 && spy.faults == spy.harmless { Err(Violation::ClockCost(command.op)) } else { Ok(()) }
 }
 
+/// No more work is lost than must be: of the checkpoints that are whole and restore, the newest is used, also if the
+/// journal has not heard yet that it was committed.
+fn goes_on_from_the_newest(system: &System, command: &Command) -> Result<(), Violation> {
+    let Op::Provision(base) = command.op else { return Ok(()) };
+    let wanted = |g: &Generation| system.world.restores(*g) && !system.spy.given_up.contains(*g);
+    let newest = system.world.snapshots.iter().flatten().map(|s| s.generation).filter(wanted).max();
+    match (newest, base) {
+        (Some(newest), Base::Checkpoint(used)) if used >= newest => Ok(()),
+        (Some(newest), _) if !system.spy.disk_lied => Err(Violation::NotTheNewest { base, newest }),
+        _ => Ok(()),
+    }
+}
+
 /// A report must be true when it is made.
 pub(crate) fn on_report(system: &mut System, report: &Report) -> Result<(), Violation> {
     match *report {
@@ -415,7 +440,11 @@ pub(crate) fn on_report(system: &mut System, report: &Report) -> Result<(), Viol
                 return Err(Violation::ReportedTooEarly(generation));
             }
         }
+        Report::Notice(Notice::CheckpointSkipped { generation, .. }) => {
+            system.spy.given_up.insert(generation);
+        }
         Report::Notice(Notice::CheckpointUnusable { generation }) => {
+            system.spy.given_up.insert(generation);
             if system.world.restores(generation) && system.spy.faults < 2 {
                 return Err(Violation::GoodCheckpointDropped(generation));
             }
