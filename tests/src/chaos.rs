@@ -358,11 +358,11 @@ fn measure_losses(trial: &mut Trial, steps: &str, said: &[Said]) -> Result<(), S
     Ok(())
 }
 
-/// A fresh guest's clock is set in whole seconds, so it is up to one behind, until a restore sets it to the microsecond.
+/// A fresh guest's clock is set in whole seconds, so it is a second or so behind, until a restore sets it precisely.
 /// Nothing runs before it is launched: that tells by how much.
 fn set_clock_right(times: &mut [i64], said: &[Said]) {
     let Some(&first) = times.first() else { return };
-    let mut boots = said.iter().filter(|said| said.phase() == Some("launching") && said.wall_ms <= first + 1000);
+    let mut boots = said.iter().filter(|said| said.phase() == Some("launching") && said.wall_ms <= first + 2000);
     let Some(launched) = boots.next_back().map(|said| said.wall_ms) else { return };
     let restored = said.iter().find(|said| said.wall_ms > launched && said.phase() == Some("provisioning"));
     let until = restored.map_or(i64::MAX, |said| said.wall_ms);
