@@ -86,10 +86,11 @@ impl Machine {
         } else if self.watch_due {
             // Before any checkpoint: those of a guest that hangs would push out the ones that are of use.
             Choice::Do(Op::Probe)
+        } else if let Some(generation) = self.junk.oldest() {
+            // Before the next one: where a checkpoint takes longer than the interval, the next one is always due.
+            Choice::Do(Op::RemoveSnapshot(generation))
         } else if self.checkpoint_due {
             Choice::Do(self.begin_snapshot())
-        } else if let Some(generation) = self.junk.oldest() {
-            Choice::Do(Op::RemoveSnapshot(generation))
         } else {
             Choice::Rest
         }

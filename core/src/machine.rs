@@ -379,7 +379,7 @@ impl Machine {
         if let Some(fence) = self.fence.as_mut().filter(|fence| !fence.sent) {
             fence.sent = true;
             let id = fence.id;
-            self.timers.arm(Timer::Fence, self.now + plan.policy.fence);
+            self.timers.arm_in(Timer::Fence, self.now, plan.policy.fence);
             return Some(Output::Fence(id));
         }
         if let Some(command) = self.next_command(plan) {
@@ -404,7 +404,7 @@ impl Machine {
             OpKind::Provision => self.boot += 1,
             OpKind::Launch => self.launches = self.launches.saturating_add(1),
             _ if kind.is_sliced() && !self.timers.is_armed(Timer::Overall) => {
-                self.timers.arm(Timer::Overall, self.now + plan.policy.overall[kind.index()]);
+                self.timers.arm_in(Timer::Overall, self.now, plan.policy.overall[kind.index()]);
             }
             _ => {}
         }

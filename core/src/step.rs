@@ -68,7 +68,7 @@ impl Machine {
 
     fn want_fence(&mut self, plan: &Plan, id: CommandId, op: Op) {
         self.timers.disarm(Timer::Retry);
-        self.timers.arm(Timer::Fence, self.now + plan.policy.fence);
+        self.timers.arm_in(Timer::Fence, self.now, plan.policy.fence);
         self.fence = Some(Fence { id, op, sent: false });
     }
 
@@ -278,7 +278,8 @@ impl Machine {
             (Op::BeginSnapshot(generation), _) => {
                 self.snapshot = Some(generation);
                 self.snapshot_cpu_ms = self.reports.cpu_ms;
-                self.checkpoint_due = false;
+                // From here on, not from when it is whole: what a crash costs is counted from this instant.
+                self.next_checkpoint(plan);
             }
             (Op::CommitSnapshot(generation), _) => self.committed(plan, generation),
             (Op::RemoveSnapshot(generation), _) => {
@@ -313,7 +314,7 @@ impl Machine {
         self.restore_losses = 0;
         self.stage = Stage::Running;
         self.running_since = (!self.paused).then_some(self.now);
-        self.timers.arm(Timer::Watch, self.now + plan.policy.watch);
+        self.timers.arm_in(Timer::Watch, self.now, plan.policy.watch);
         self.arm_checkpoint(plan);
         self.arm_run_limit(plan);
         if let Some(status) = self.exit_seen.take() {
@@ -352,14 +353,14 @@ impl Machine {
 
     fn arm_checkpoint(&mut self, plan: &Plan) {
         if let Some(checkpoints) = plan.checkpoints {
-            self.timers.arm(Timer::Checkpoint, self.now + checkpoints.every);
+            self.timers.arm_in(Timer::Checkpoint, self.now, checkpoints.every);
         }
     }
 
     fn arm_run_limit(&mut self, plan: &Plan) {
         if let Some(limit) = plan.run_limit_ms {
             let left = limit.saturating_sub(self.record.elapsed_ms);
-            self.timers.arm(Timer::RunLimit, self.now + Span::from_millis(u32::try_from(left).unwrap_or(u32::MAX)));
+            self.timers.arm_in(Timer::RunLimit, self.now, Span::from_millis(u32::try_from(left).unwrap_or(u32::MAX)));
         }
     }
 
@@ -373,7 +374,6 @@ impl Machine {
             self.record.generations.remove(oldest);
             self.junk.insert(oldest);
         }
-        self.next_checkpoint(plan);
         if self.record.intent == Intent::Quit {
             self.saved = true;
         }
@@ -390,7 +390,7 @@ impl Machine {
         self.reports.checkpoint = Some((generation, cpu_ms, self.record.seq));
     }
 
-    /// The next checkpoint is due a full interval after this one was made or given up.
+    /// The next checkpoint is due a full interval after this one was begun or given up.
     fn next_checkpoint(&mut self, plan: &Plan) {
         self.checkpoint_due = false;
         if self.stage == Stage::Running {
@@ -428,7 +428,7 @@ impl Machine {
             }
         } else if is_worth_a_retry(op, fault.kind) && self.tries.made < plan.policy.attempts[op.kind().index()] {
             self.notice(Notice::Retrying { op, fault });
-            self.timers.arm(Timer::Retry, self.now + self.backoff(plan));
+            self.timers.arm_in(Timer::Retry, self.now, self.backoff(plan));
             return;
         }
         self.exhausted(plan, op, fault);
@@ -442,8 +442,8 @@ impl Machine {
                 self.failing = Some((op, fault));
                 self.want_fence(plan, id, op);
             }
-            None if op == Op::PowerOff => {
-                // A fence is the last means to stop a VM.
+            None if op == Op::PowerOff || may_go_on(op, fault.kind) => {
+                // A fence is the last means to stop a VM, and the only one to stop a checkpoint that is being written.
                 let id = CommandId { epoch: self.epoch, seq: self.commands };
                 self.failing = Some((op, fault));
                 self.want_fence(plan, id, op);
@@ -536,6 +536,8 @@ impl Machine {
 
     fn snapshot_failed(&mut self, plan: &Plan, generation: Generation, fault: Fault) {
         self.drop_snapshot();
+        // The time that it took is not the next one's.
+        self.sliced_op_over();
         self.notice(Notice::CheckpointSkipped { generation, fault });
         self.next_checkpoint(plan);
         // When quitting there is no second try: the earlier checkpoint has to do.
@@ -571,7 +573,7 @@ impl Machine {
                 self.reports.permille = permille.min(1000);
                 self.reports.cpu_ms = cpu_ms;
                 self.reports.progressed = true;
-                self.timers.arm(Timer::Watch, self.now + plan.policy.watch);
+                self.timers.arm_in(Timer::Watch, self.now, plan.policy.watch);
             }
             _ => return ignored(Ignored::NotNow),
         }
@@ -608,7 +610,7 @@ impl Machine {
             Timer::Checkpoint => self.checkpoint_due = true,
             Timer::Watch => {
                 self.watch_due = true;
-                self.timers.arm(Timer::Watch, self.now + plan.policy.watch);
+                self.timers.arm_in(Timer::Watch, self.now, plan.policy.watch);
             }
         }
     }
@@ -679,6 +681,11 @@ impl Machine {
 /// resting included, waits for a fence.
 fn may_follow(choice: Choice, unresolved: Op) -> bool {
     matches!(choice, Choice::Do(op) if op == unresolved || op == Op::Probe)
+}
+
+/// Whether a checkpoint that is given up may still be being written: refused slices, and slices that took too long.
+const fn may_go_on(op: Op, kind: FaultKind) -> bool {
+    matches!(op, Op::CommitSnapshot(_)) && matches!(kind, FaultKind::Refused | FaultKind::Unknown)
 }
 
 /// Whether a reply is one that this op can have. Anything else is a broken adapter.

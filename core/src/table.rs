@@ -519,9 +519,17 @@ pub fn successors(phase: PhaseKind) -> &'static [PhaseKind] {
             K::PoweringOff,
             K::Fencing,
         ],
-        K::Committing => {
-            &[K::Running, K::Pruning, K::Pausing, K::Paused, K::Unpausing, K::CopyingOut, K::PoweringOff, K::Fencing]
-        }
+        K::Committing => &[
+            K::Running,
+            K::BeginningSnapshot,
+            K::Pruning,
+            K::Pausing,
+            K::Paused,
+            K::Unpausing,
+            K::CopyingOut,
+            K::PoweringOff,
+            K::Fencing,
+        ],
         K::Pruning => &[K::Running, K::BeginningSnapshot, K::Pausing, K::CopyingOut, K::PoweringOff, K::Fencing],
         K::CopyingOut => &[K::Pausing, K::PoweringOff, K::Fencing],
         K::PoweringOff => &[K::Probing, K::Unregistering, K::Fencing],

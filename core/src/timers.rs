@@ -56,6 +56,12 @@ impl Timers {
         self.at[timer as usize] = at.as_millis().saturating_add(1);
     }
 
+    /// Arms a timer to fire `span` after `now`; while it stands still, after it goes on.
+    pub(crate) fn arm_in(&mut self, timer: Timer, now: Instant, span: Span) {
+        let from = self.held_since.filter(|_| Timer::GUEST.contains(&timer)).unwrap_or(now);
+        self.arm(timer, from + span);
+    }
+
     pub(crate) fn disarm(&mut self, timer: Timer) {
         self.at[timer as usize] = Self::UNARMED;
     }

@@ -317,6 +317,67 @@ fn a_suspend_during_copy_in_is_kept_and_the_guests_deadlines_stand_still() {
     hand.answer_until(|hand| hand.task.phase() == Phase::Running);
 }
 
+/// The next checkpoint begins then, and not a millisecond before.
+#[track_caller]
+fn assert_checkpoint_due_at(hand: &mut Hand, due: u64) {
+    hand.answer_until(|hand| hand.command.is_none());
+    hand.log();
+    hand.pass(Span::from_millis(u32::try_from(due - hand.now - 1).unwrap()));
+    hand.answer_until(|hand| hand.command.is_none());
+    assert!(!hand.log().contains("BeginSnapshot"), "too early");
+    hand.pass(Span::from_millis(1));
+    hand.until_flying(OpKind::BeginSnapshot);
+}
+
+#[test]
+fn a_checkpoint_is_due_an_interval_after_the_last_one_was_begun() {
+    let mut hand = Hand::running();
+    hand.pass(Span::from_secs(300));
+    let begun = hand.now;
+    hand.until_flying(OpKind::CommitSnapshot);
+    hand.pass(Span::from_secs(100));
+    assert_checkpoint_due_at(&mut hand, begun + 300_000);
+}
+
+#[test]
+fn a_checkpoint_that_took_longer_than_the_interval_is_followed_by_the_next_and_junk_goes_first() {
+    let mut hand = Hand::running();
+    for _ in 0..2 {
+        hand.pass(Span::from_secs(300));
+        hand.answer_until(|hand| hand.command.is_none());
+    }
+    hand.pass(Span::from_secs(300));
+    hand.until_flying(OpKind::CommitSnapshot);
+    for _ in 0..10 {
+        hand.pass(Span::from_secs(40));
+        let _ = hand.answer(Ok(Reply::Pending));
+    }
+    hand.log();
+    hand.until_flying(OpKind::BeginSnapshot);
+    assert_snapshot!(hand.log(), @r"
+    persist 8
+    checkpoint 3
+    command RemoveSnapshot(1)
+    persist 9
+    command BeginSnapshot(4)
+    ");
+}
+
+#[test]
+fn a_checkpoint_of_a_suspended_task_counts_the_interval_in_the_guests_time() {
+    let mut hand = Hand::running();
+    hand.request(Request::Suspend).unwrap();
+    hand.succeed();
+    hand.pass(Span::from_secs(1000));
+    hand.request(Request::Checkpoint).unwrap();
+    hand.answer_until(|hand| hand.command.is_none());
+    hand.pass(Span::from_secs(1000));
+    hand.request(Request::Resume).unwrap();
+    hand.until_flying(OpKind::Unpause);
+    let resumed = hand.now;
+    assert_checkpoint_due_at(&mut hand, resumed + 300_000);
+}
+
 #[test]
 fn a_suspended_task_whose_guest_dies_stays_off_until_it_is_resumed() {
     let mut hand = Hand::running();

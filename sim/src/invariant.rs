@@ -329,8 +329,8 @@ const PROMPT: u64 = 3 * TICK;
 /// How much longer when something does: every attempt of a pause, its fence, every attempt of a power-off, its fence.
 const UNLUCKY: u64 = 40 * TICK;
 
-/// As many checkpoints as any scenario keeps.
-const KEPT: u32 = 2;
+/// As many whole checkpoints as lie on disk at once: two that are kept, and one that is to be deleted.
+const KEPT: u32 = 3;
 
 /// Commands must wait for one another, for fences and for records.
 pub(crate) fn on_command(system: &mut System, scenario: &Scenario, command: &Command) -> Result<(), Violation> {

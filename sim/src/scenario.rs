@@ -94,7 +94,7 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// The small task that is explored: two input files, eight steps, an output file, checkpoints every two ticks.
+    /// The small task that is explored: two input files, eight steps, an output file, checkpoints every three ticks.
     #[must_use]
     pub fn of(profile: Profile) -> Self {
         let keep = if profile == Profile::Warm { 1 } else { 2 };
@@ -185,7 +185,7 @@ fn small_spec(files_in: usize, files_out: usize, keep: u8) -> TaskSpec {
         files_out: (0..files_out)
             .map(|n| FileOut { guest: format!("out{n}"), host: format!("out{n}"), optional: false })
             .collect(),
-        checkpoint: Some(CheckpointSpec { every: Span::from_secs(2), keep }),
+        checkpoint: Some(CheckpointSpec { every: Span::from_secs(3), keep }),
         limits: Limits::default(),
     }
 }

@@ -498,7 +498,7 @@ impl World {
     pub fn misuse(&self, scenario: &Scenario, op: Op) -> Option<Misuse> {
         let on = self.power != Power::Off;
         let in_guest = matches!(op, Op::MakeWorkdir | Op::CopyIn(_) | Op::Launch | Op::CopyOut(_));
-        let beside_stream = in_guest || matches!(op, Op::AwaitTools | Op::LogIn);
+        let beside_stream = in_guest || matches!(op, Op::RemoveSnapshot(_) | Op::AwaitTools | Op::LogIn);
         let guest = self.guest.filter(|_| self.power == Power::On && !self.rebooted);
         Some(match op {
             Op::Provision(_) if on && !self.fresh => Misuse::ProvisionedWhileOn,
@@ -507,7 +507,6 @@ impl World {
             Op::BeginSnapshot(g) if self.stream.is_some_and(|s| s.generation != g) => Misuse::TwoStreams,
             Op::BeginSnapshot(g) if self.stream.is_none() && g.0 < self.begun => Misuse::NumberReused,
             Op::BeginSnapshot(g) if self.snapshot(g).is_some_and(|s| s.whole) => Misuse::NumberReused,
-            Op::RemoveSnapshot(g) if self.stream.is_some_and(|s| s.generation != g) => Misuse::BesideTheStream,
             _ if beside_stream && on && self.stream.is_some() => Misuse::BesideTheStream,
             _ if in_guest && guest.is_some() && scenario.plan().capabilities().guest_login && !self.session => {
                 Misuse::NotLoggedIn

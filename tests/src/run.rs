@@ -295,12 +295,12 @@ impl Run {
     ///
     /// # Panics
     /// If it neither says it nor ends.
-    pub fn hear(&self, from: usize, like: impl Fn(&Said) -> bool) -> Option<(usize, Said)> {
+    pub fn hear(&self, from: usize, mut like: impl FnMut(&Said) -> bool) -> Option<(usize, Said)> {
         let give_up = Instant::now() + wait::HANG;
         let mut heard = self.heard.lock();
         let mut next = from;
         loop {
-            if let Some(at) = heard.0.iter().skip(next).position(&like) {
+            if let Some(at) = heard.0.iter().skip(next).position(&mut like) {
                 return Some((next + at, heard.0[next + at].clone()));
             }
             if heard.1 {

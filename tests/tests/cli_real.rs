@@ -3,6 +3,7 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -206,10 +207,14 @@ fn a_disk_that_is_full_costs_checkpoints_and_nothing_else() {
     let run = computation.start();
     run.await_checkpoint();
     let ballast = small.0.join("ballast");
-    // Until nothing more goes in; that is what this is for.
-    let _ = fs::write(&ballast, vec![1; 500 << 20]);
-    let skipped = |said: &vmtask_tests::run::Said| said.line["report"]["notice"]["checkpoint_skipped"].is_object();
+    let mut heavy = fs::File::create(&ballast).expect("create the ballast");
+    let skipped = |said: &vmtask_tests::run::Said| {
+        // Until nothing more goes in, and again whenever a checkpoint that was deleted has made room for the next.
+        let _ = heavy.write_all(&vec![1; 500 << 20]);
+        said.line["report"]["notice"]["checkpoint_skipped"].is_object()
+    };
     assert!(run.hear(0, skipped).is_some(), "no checkpoint was skipped: {:?}", run.said());
+    drop(heavy);
     // The one before still stands: the manager dies now, and the task goes on from there.
     let killed_at = wall_ms();
     run.signal(Signal::KILL);

@@ -134,6 +134,11 @@ impl Heard {
     }
 }
 
+/// Without the progress, of which there is a lot.
+fn told(reports: &[Report]) -> Vec<&Report> {
+    reports.iter().filter(|report| !matches!(report, Report::Progress { .. })).collect()
+}
+
 /// A manager at work.
 pub struct Going {
     /// For requests.
@@ -152,7 +157,7 @@ impl Going {
         let mut heard = self.heard.news.lock().unwrap_or_else(PoisonError::into_inner);
         while heard.0.iter().filter(|report| like(report)).count() < count {
             let left = give_up.saturating_duration_since(Instant::now());
-            assert!(!heard.2 && !left.is_zero(), "not {what}: {:?}\n{:?}", heard.0, heard.1);
+            assert!(!heard.2 && !left.is_zero(), "not {what}: {:?}\n{:?}", told(&heard.0), heard.1);
             heard = self.heard.more.wait_timeout(heard, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }

@@ -64,7 +64,7 @@ pub trait Subject: Sync {
     /// Lets the task's virtual machine and its hypervisor answer nothing any more.
     fn freeze(&self, dir: &Path);
 
-    /// Damages this checkpoint, so that it looks whole and is not.
+    /// Damages this checkpoint, so that it looks whole and is not; one that is no longer there stays away.
     fn damage(&self, dir: &Path, generation: u32);
 
     /// What is left of the virtual machine in `dir`: files, sockets.

@@ -1,6 +1,7 @@
 //! Real QEMU as the subject of the stories.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
@@ -105,7 +106,10 @@ impl Subject for Qemu {
 
     fn damage(&self, dir: &Path, generation: u32) {
         let path = dir.join("vm/checkpoints").join(format!("{generation}.ram"));
-        let file = fs::File::options().read(true).write(true).open(&path).expect("the checkpoint's stream");
+        let file = match fs::File::options().read(true).write(true).open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return,
+            file => file.expect("the checkpoint's stream"),
+        };
         // One bit in the middle of it.
         let (middle, mut byte) = (file.metadata().expect("its size").len() / 2, [0]);
         file.read_exact_at(&mut byte, middle).expect("read the stream");
