@@ -239,7 +239,7 @@ impl<P: Processes + Clone> Registry<P> {
     /// If the directory cannot be read. A damaged entry is no error.
     pub fn list(&self) -> Result<Listing, RegistryError> {
         let mut listing = Listing::default();
-        for path in self.files()? {
+        for path in self.files("json")? {
             match read(&path) {
                 Ok(entry) => listing.vms.push(Listed {
                     manager: self.presence(&entry.manager),
@@ -260,7 +260,8 @@ impl<P: Processes + Clone> Registry<P> {
     /// If the directory cannot be read. What could not be killed is reported, not an error.
     pub fn reap(&self, which: Reap) -> Result<Reaped, RegistryError> {
         let mut reaped = Reaped::default();
-        for path in self.files()? {
+        self.sweep()?;
+        for path in self.files("json")? {
             // One at a time, so that nobody waits for all of them.
             let _lock = self.lock()?;
             match read(&path) {
@@ -302,12 +303,21 @@ impl<P: Processes + Clone> Registry<P> {
         }
     }
 
-    fn files(&self) -> Result<Vec<PathBuf>, RegistryError> {
+    /// Entries that a manager was killed over writing. Whoever writes one holds the lock, so that none is of use.
+    fn sweep(&self) -> Result<(), RegistryError> {
+        let _lock = self.lock()?;
+        for path in self.files("tmp")? {
+            fs::remove_file(&path).map_err(io_error("remove", &path))?;
+        }
+        Ok(())
+    }
+
+    fn files(&self, kind: &str) -> Result<Vec<PathBuf>, RegistryError> {
         let failed = || io_error("look into", &self.dir);
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.dir).map_err(failed())? {
             let path = entry.map_err(failed())?.path();
-            if path.extension().is_some_and(|extension| extension == "json") {
+            if path.extension().is_some_and(|extension| extension == kind) {
                 files.push(path);
             }
         }

@@ -130,6 +130,14 @@ fn an_orphan_is_killed_and_its_entry_removed() {
 }
 
 #[test]
+fn an_entry_that_a_manager_was_killed_over_writing_is_swept_away() {
+    let s = setting(Fake::default());
+    fs::write(s.data.path().join("vms/abc.json.tmp"), b"{").unwrap();
+    assert_eq!(s.registry.reap(Reap::Orphans).unwrap().damaged.len(), 0);
+    assert_eq!(s.files(), [""; 0]);
+}
+
+#[test]
 fn a_vm_whose_manager_lives_is_left_alone() {
     let s = setting(Fake::default());
     s.leave_a_vm(false, false);

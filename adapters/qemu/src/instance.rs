@@ -20,7 +20,7 @@ use crate::agent::Agent;
 use crate::cmdline::{Layer, Line, Memory, Start};
 use crate::host::Qemu;
 use crate::image::Image;
-use crate::process::{Process, Spawn, SpawnError};
+use crate::process::{Life, Process, Spawn, SpawnError};
 use crate::qmp::{Qmp, QmpError};
 use crate::sockets::{Channel, Sockets};
 use crate::wait::{Stop, Wait};
@@ -109,7 +109,7 @@ impl Instance {
     pub(crate) fn spawn(
         wanted: Wanted<'_>,
         on_event: OnEvent,
-        on_exit: impl FnOnce(ExitStatus) + Send + 'static,
+        on_life: impl FnMut(Life) + Send + 'static,
     ) -> Result<Self, InstanceError> {
         let socket_error = |source| InstanceError::Sockets { dir: wanted.run_dir.to_owned(), source };
         let (sockets, ends) = Sockets::listen(wanted.run_dir).map_err(socket_error)?;
@@ -145,7 +145,7 @@ impl Instance {
             low_priority: wanted.low_priority,
         };
         tracing::debug!(program = ?spawn.program, args = ?spawn.args, "starting QEMU");
-        let process = Process::spawn(spawn, on_exit)?;
+        let process = Process::spawn(spawn, on_life)?;
         let to_agent = sockets.clone();
         Ok(Self {
             process,

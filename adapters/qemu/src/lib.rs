@@ -85,5 +85,6 @@ pub mod wait;
 mod watch;
 
 pub use image::{Image, UnpinnedError};
-pub use setup::{Baseline, Life, Setup};
+pub use process::Life;
+pub use setup::{Baseline, Setup};
 pub use vm::QemuVm;

@@ -16,7 +16,8 @@ use crate::guest::{self, State};
 use crate::instance::{Instance, InstanceError, Source, Wanted, lock_within};
 use crate::live::{Live, Signs, Wish, Work};
 use crate::ram;
-use crate::setup::{Baseline, Life};
+use crate::process::Life;
+use crate::setup::Baseline;
 use crate::template::{Kind, Template, TemplateError};
 use crate::vm::{self, QemuVm};
 use crate::wait::{Stop, Wait};
@@ -256,8 +257,6 @@ impl QemuVm {
         let signs = Arc::new(Signs::default());
         let (noting, ending) = (Arc::clone(&signs), Arc::clone(&signs));
         let (sink, on_life) = (self.sink().cloned(), self.setup.on_life.clone());
-        let started: Arc<std::sync::OnceLock<crate::process::ProcessName>> = Arc::default();
-        let ended_name = Arc::clone(&started);
         let instance = Instance::spawn(
             Wanted {
                 qemu: &self.setup.qemu,
@@ -273,19 +272,17 @@ impl QemuVm {
                 low_priority: self.setup.low_priority,
             },
             Arc::new(move |name, data| noting.note(name, data)),
-            move |_status| {
-                ending.ended(boot, sink.as_ref());
-                if let (Some(tell), Some(name)) = (on_life, ended_name.get()) {
-                    tell(Life::Ended(*name));
+            move |life| {
+                if let Some(tell) = &on_life {
+                    tell(life);
+                }
+                if matches!(life, Life::Ended(_)) {
+                    ending.ended(boot, sink.as_ref());
                 }
             },
         )
         .map_err(during(what))?;
         let name = instance.process.name();
-        let _ = started.set(name);
-        if let Some(tell) = &self.setup.on_life {
-            tell(Life::Started(name));
-        }
         let live = Arc::new(Live {
             boot,
             instance,

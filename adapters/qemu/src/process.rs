@@ -1,7 +1,7 @@
 //! A QEMU process: started so that it dies with us, waited for by the thread that started it, killed by descriptor.
 //!
 //! ```text
-//!   spawn() --> keeper thread: fork, exec, then waits in wait() --> exit noted, `on_exit` called
+//!   spawn() --> keeper thread: fork, exec, then waits in wait() --> told, then the exit is noted
 //!                   |
 //!                   the parent-death signal is tied to this thread, so it lives exactly as long as QEMU does
 //! ```
@@ -103,6 +103,15 @@ pub enum SpawnError {
     },
 }
 
+/// What becomes of a child process, for whoever keeps a list of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// It was started.
+    Started(ProcessName),
+    /// It has ended and was reaped.
+    Ended(ProcessName),
+}
+
 /// A child process that dies with us.
 pub struct Process {
     name: ProcessName,
@@ -139,11 +148,12 @@ pub struct Spawn {
 }
 
 impl Process {
-    /// Starts it. `on_exit` is called once, from the thread that waits for it, with how it ended.
+    /// Starts it. `on_life` is called from the thread that waits for it: before this returns, and before anybody who
+    /// waits for its end hears of that.
     ///
     /// # Errors
     /// If it cannot be started.
-    pub fn spawn(spawn: Spawn, on_exit: impl FnOnce(ExitStatus) + Send + 'static) -> Result<Self, SpawnError> {
+    pub fn spawn(spawn: Spawn, on_life: impl FnMut(Life) + Send + 'static) -> Result<Self, SpawnError> {
         let log_error = |source| SpawnError::Log { path: spawn.log.clone(), source };
         let mut log = std::fs::OpenOptions::new().create(true).append(true).open(&spawn.log).map_err(log_error)?;
         let log_start = log.seek(SeekFrom::End(0)).map_err(log_error)?;
@@ -154,7 +164,7 @@ impl Process {
         let keeper_exit = Arc::clone(&exit);
         let keeper = std::thread::Builder::new()
             .name("qemu-keeper".into())
-            .spawn(move || keep(spawn, log, &started, &keeper_exit, on_exit));
+            .spawn(move || keep(spawn, log, &started, &keeper_exit, on_life));
         let spawn_error = |source| SpawnError::Spawn { program: program.clone(), source };
         keeper.map_err(spawn_error)?;
         let (name, handle) = answer
@@ -221,7 +231,7 @@ fn keep(
     log: std::fs::File,
     started: &mpsc::SyncSender<io::Result<(ProcessName, OwnedFd)>>,
     exit: &Exit,
-    on_exit: impl FnOnce(ExitStatus),
+    mut on_life: impl FnMut(Life),
 ) {
     let mut command = Command::new(&spawn.program);
     command
@@ -255,15 +265,20 @@ fn keep(
         // Not reaped yet, so the number is still this child's.
         Ok((name, rustix::process::pidfd_open(pid, PidfdFlags::empty())?))
     });
-    let unnamed = named.is_err();
-    if started.send(named).is_err() || unnamed {
+    let name = named.as_ref().ok().map(|(name, _)| *name);
+    if let Some(name) = name {
+        on_life(Life::Started(name));
+    }
+    if started.send(named).is_err() || name.is_none() {
         let _ = child.kill();
     }
     // Waiting for one's own child fails only if somebody else has reaped it: then it has ended just the same.
     let status = child.wait().unwrap_or_else(|_| ExitStatus::from_raw(0));
+    if let Some(name) = name {
+        on_life(Life::Ended(name));
+    }
     *exit.lock() = Some(status);
     exit.noted.notify_all();
-    on_exit(status);
 }
 
 /// The last of what was written to `path` from `start` on: at most 2 kB, on one line.
@@ -299,12 +314,14 @@ mod tests {
     fn a_child_that_ends_is_reaped_and_its_last_words_are_kept() {
         let dir = tempfile::tempdir().unwrap();
         let (tell, told) = mpsc::channel();
-        let process = Process::spawn(shell("echo no such machine >&2; exit 3", dir.path()), move |s| {
-            tell.send(s.code()).unwrap();
+        let process = Process::spawn(shell("echo no such machine >&2; exit 3", dir.path()), move |life| {
+            tell.send(life).unwrap();
         })
         .unwrap();
+        let name = process.name();
+        assert_eq!(told.try_recv(), Ok(Life::Started(name)));
         process.wait(&Wait::most(Duration::from_secs(60))).unwrap();
-        assert_eq!(told.recv().unwrap(), Some(3));
+        assert_eq!(told.try_recv(), Ok(Life::Ended(name)));
         assert_eq!(process.last_words(), "it ended with exit code 3 and said: no such machine");
         assert!(!process.name().is_alive());
     }

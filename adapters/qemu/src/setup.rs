@@ -8,7 +8,7 @@ use vmtask_core::TaskSpec;
 
 use crate::host::Qemu;
 use crate::image::Image;
-use crate::process::ProcessName;
+use crate::process::Life;
 
 /// Whether a guest is cloned from a running one or boots.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,15 +18,6 @@ pub enum Baseline {
     Warm,
     /// Boots.
     Cold,
-}
-
-/// What a virtual machine's process does, for whoever keeps a list of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Life {
-    /// It was started.
-    Started(ProcessName),
-    /// It has ended and was reaped.
-    Ended(ProcessName),
 }
 
 /// Everything that a [`QemuVm`](crate::QemuVm) needs to know.
@@ -50,7 +41,7 @@ pub struct Setup {
     pub baseline: Baseline,
     /// Nice 19 and idle I/O, as a guest on somebody's computer should run.
     pub low_priority: bool,
-    /// Told of every process started and ended, from any thread.
+    /// Told of every process started and ended, from any thread. A start and an end are over only once it returns.
     pub on_life: Option<Arc<dyn Fn(Life) + Send + Sync>>,
 }
 
