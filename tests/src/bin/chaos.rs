@@ -76,7 +76,6 @@ mod linux {
         println!("hit while: {}", counts(tally.phases.iter().map(|(phase, count)| (phase.clone(), *count))));
         println!("seconds, median (smallest-largest):");
         println!("  work done again after a kill      {:.2}", tally.lost);
-        println!("    of these more than an interval and the longest checkpoint: {}", tally.costly);
         println!("  vmtask started to program resumed {:.2}", tally.resumes);
         println!("  a checkpoint, frozen to durable   {:.2}", tally.checkpoints);
     }
@@ -99,7 +98,7 @@ mod linux {
             "broken": broken,
             "kills": victims,
             "phases": tally.phases,
-            "lost_s": { "median": tally.lost.median(), "max": tally.lost.max(), "over_interval_and_checkpoint": tally.costly },
+            "lost_s": { "median": tally.lost.median(), "max": tally.lost.max() },
             "resume_s": { "median": tally.resumes.median(), "max": tally.resumes.max() },
             "checkpoint_s": { "median": tally.checkpoints.median(), "max": tally.checkpoints.max() },
         });
