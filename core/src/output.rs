@@ -128,9 +128,9 @@ impl Notice {
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Retrying { op, fault } => write!(f, "{op}: {fault}; trying again"),
+            Self::Retrying { op, fault } => write!(f, "{}: {fault}; trying again", Phase::of(*op, false)),
             Self::CheckpointSkipped { generation, fault } => {
-                write!(f, "checkpoint {generation} was not taken: {fault}; the earlier ones stand")
+                write!(f, "checkpoint {generation} was not taken: {fault}; the next one is when it is due")
             }
             Self::CheckpointUnusable { generation } => {
                 write!(f, "checkpoint {generation} is missing or does not restore; using the one before it")
@@ -252,12 +252,16 @@ pub enum Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Op { op, fault } => write!(f, "{op}: {fault}"),
+            Self::Op { op, fault } => write!(f, "{}: {fault}", Phase::of(*op, false)),
             Self::Guest { loss } => {
                 write!(f, "{loss}, again and again without a checkpoint in between")
             }
-            Self::RunLimit => write!(f, "the program ran longer than the task's run limit"),
-            Self::Fence { op } => write!(f, "the hypervisor did not answer in {op} and could not be stopped"),
+            Self::RunLimit => {
+                write!(f, "the program ran for as long as limits.run allows; raise it and run the task again to go on")
+            }
+            Self::Fence { op } => {
+                write!(f, "{}: the hypervisor did not answer and could not be stopped", Phase::of(*op, false))
+            }
         }
     }
 }

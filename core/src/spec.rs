@@ -3,6 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 
 use thiserror::Error;
 
@@ -150,7 +151,7 @@ pub enum SpecError {
         why: &'static str,
     },
     /// A limit out of range.
-    #[error("limits.{what} is {value}; it must be from {min} to {max}")]
+    #[error("limits.{what} is {}; it must be from {} to {}", Amount(what, *value), Amount(what, *min), Amount(what, *max))]
     Limit {
         /// Which.
         what: &'static str,
@@ -237,6 +238,20 @@ impl Limits {
         }
         within("cpus", self.cpus.into(), 1, 64)?;
         within("output", self.output, 1, 1 << 43)
+    }
+}
+
+/// A limit as people write it: bytes in the largest unit that divides them, anything else as it is.
+struct Amount(&'static str, u64);
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(what, value) = *self;
+        let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+        match units.iter().find(|(bits, _)| value != 0 && value.trailing_zeros() >= *bits) {
+            Some((bits, unit)) if what != "cpus" => write!(f, "{}{unit}", value >> bits),
+            _ => write!(f, "{value}"),
+        }
     }
 }
 

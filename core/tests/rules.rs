@@ -138,7 +138,7 @@ fn after_an_unknown_outcome_the_same_op_is_repeated_and_fenced_before_anything_e
     hand.pass(Span::from_secs(1));
     hand.succeed();
     assert_snapshot!(hand.log(), @r"
-    notice: CopyIn(0): outcome unknown; trying again
+    notice: copying input file 1 in: outcome unknown; trying again
     command CopyIn(0) (attempt 2)
     fence
     ");
@@ -163,7 +163,7 @@ fn a_launch_whose_reply_is_lost_is_looked_at_and_not_repeated() {
     hand.succeed();
     assert_snapshot!(hand.log(), @r"
     command Probe
-    notice: Launch: outcome unknown; trying again
+    notice: launching: outcome unknown; trying again
     fence
     ");
     let _ = hand.fenced(true);
@@ -185,9 +185,9 @@ fn a_guest_that_does_not_survive_the_fence_is_powered_off_probed_and_restored() 
     let _ = hand.fenced(false);
     hand.answer_until(|hand| hand.task.phase() == Phase::Running);
     assert_snapshot!(hand.log(), @r"
-    notice: CopyOut(0): outcome unknown; trying again
+    notice: copying output file 1 out: outcome unknown; trying again
     command CopyOut(0) (attempt 2)
-    notice: CopyOut(0): outcome unknown; trying again
+    notice: copying output file 1 out: outcome unknown; trying again
     command CopyOut(0) (attempt 3)
     fence
     persist 6
@@ -293,7 +293,7 @@ fn a_quit_that_runs_out_of_time_fences_and_reports_only_what_was_committed() {
     fence
     persist 7
     command PowerOff
-    notice: checkpoint 1 was not taken: outcome unknown; the earlier ones stand
+    notice: checkpoint 1 was not taken: outcome unknown; the next one is when it is due
     command Unregister(keep checkpoints)
     persist 8
     stopped before the first checkpoint; starts over when resumed
@@ -502,7 +502,7 @@ fn a_full_disk_skips_a_checkpoint_and_the_next_is_tried_in_its_turn() {
     assert_snapshot!(hand.log(), @r"
     persist 4
     command RemoveSnapshot(1)
-    notice: checkpoint 1 was not taken: no space left; the earlier ones stand
+    notice: checkpoint 1 was not taken: no space left; the next one is when it is due
     ");
     hand.pass(Span::from_secs(300));
     hand.until_flying(OpKind::BeginSnapshot);

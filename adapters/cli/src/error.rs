@@ -62,15 +62,18 @@ impl Error {
             Self::TaskFile(_) => Exit::TaskFile,
             Self::TaskDir(TaskDirError::InUse { .. }) => Exit::Locked,
             Self::TaskDir(TaskDirError::Io { .. } | TaskDirError::NamelessHost | TaskDirError::Random(_))
-            | Self::Journal(JournalError::Io { .. })
+            | Self::Journal(JournalError::Io { .. } | JournalError::Gone(_))
             | Self::Drive(DriveError::Random(_) | DriveError::Thread(_) | DriveError::Journal { .. })
             | Self::Registry(_)
-            | Self::Result(_)
+            | Self::Result(ResultError::Output { .. } | ResultError::Io { .. } | ResultError::Malformed { .. })
             | Self::Space { .. }
             | Self::Io { .. }
             | Self::System { .. }
             | Self::Platform(PlatformError::Io { .. } | PlatformError::NoDataDir) => Exit::Host,
-            Self::TaskDir(_) | Self::Journal(_) | Self::Drive(DriveError::Restore(_)) => Exit::TaskDir,
+            Self::Result(ResultError::Lost { .. })
+            | Self::TaskDir(_)
+            | Self::Journal(_)
+            | Self::Drive(DriveError::Restore(_)) => Exit::TaskDir,
             Self::Drive(DriveError::Hypervisor { .. }) | Self::Hypervisor(_) => Exit::Hypervisor,
             Self::Drive(DriveError::Plan { .. }) => Exit::Unsuitable,
             Self::Drive(DriveError::Start(_)) => Exit::Failed,

@@ -93,7 +93,7 @@ impl Session {
     /// result was written: then it is written now.
     ///
     /// # Errors
-    /// If the outputs cannot be read.
+    /// If the outputs cannot be read, or are no longer what they were.
     pub(crate) fn finished(&self) -> Result<Option<TaskResult>, Error> {
         let Some(record) = self.loaded.as_ref().map(|loaded| loaded.record) else { return Ok(None) };
         let outcome = match record.ending {
@@ -101,7 +101,7 @@ impl Session {
             _ => return Ok(None),
         };
         if let Ok(result) = TaskResult::read(&self.dir.results()) {
-            return Ok(Some(result));
+            return self.intact(result).map(Some);
         }
         let ended = Ended {
             outcome,
@@ -112,7 +112,12 @@ impl Session {
             substitutes: Vec::new(),
             counters: Counters::default(),
         };
-        self.conclude(&ended).map(Some)
+        self.intact(self.conclude(&ended)?).map(Some)
+    }
+
+    fn intact(&self, result: TaskResult) -> Result<TaskResult, Error> {
+        result.check_outputs(self.spec(), &self.dir.results())?;
+        Ok(result)
     }
 
     /// The driver of this task. `wrap` may put something around the hypervisor.

@@ -140,7 +140,7 @@ impl Show {
             News::Report(report) => self.report(*report),
             News::Trouble(error) => match self.how {
                 How::Json => out::json(&Line::Trouble { op: error.op, text: &error.error.message }),
-                _ => self.say(&format!("vmtask: {error}")),
+                _ => self.say(&format!("vmtask: {}", error.error.message)),
             },
             News::Journal { error, gives_up } => match self.how {
                 How::Json => out::json(&Line::Journal { text: error, gives_up: *gives_up }),

@@ -1,8 +1,8 @@
 //! Signals as requests.
 //!
 //! ```text
-//!   SIGINT, SIGTERM, SIGHUP   once:  Quit within a minute or so: a checkpoint, then power off
-//!                             again: Quit now: power off, go on from the last checkpoint next time
+//!   SIGINT, SIGTERM, SIGHUP   once: Quit within a minute or so: a checkpoint, then power off
+//!                             again, a moment later: Quit now: power off, go on from the last checkpoint next time
 //!   SIGTSTP                   Suspend; once the guest is held, this process stops as the shell expects
 //!   SIGCONT                   Resume
 //! ```
@@ -15,19 +15,23 @@ pub(crate) use unix::Signals;
 #[cfg(unix)]
 const SAVE_BUDGET: std::time::Duration = std::time::Duration::from_secs(80);
 
+/// Two signals within this time are one: `timeout` and some shells send one to the process and one to its group.
+#[cfg(unix)]
+const ECHO: std::time::Duration = std::time::Duration::from_millis(300);
+
 #[cfg(unix)]
 mod unix {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP};
     use signal_hook::iterator::Handle as Watch;
     use vmtask_core::{Phase, Report};
     use vmtask_driver::{Handle, News};
 
-    use super::SAVE_BUDGET;
+    use super::{ECHO, SAVE_BUDGET};
     use crate::error::Error;
     use crate::out;
 
@@ -50,7 +54,7 @@ mod unix {
             let stop_when_held = Arc::new(AtomicBool::new(false));
             let (watch, stop) = (signals.handle(), Arc::clone(&stop_when_held));
             let listen = move || {
-                let mut asked = false;
+                let mut asked: Option<Instant> = None;
                 for signal in signals.forever() {
                     match signal {
                         SIGTSTP => suspend(&handle, &stop),
@@ -60,8 +64,11 @@ mod unix {
                             let _ = handle.resume();
                         }
                         _ => {
-                            quit(&handle, if asked { Duration::ZERO } else { SAVE_BUDGET });
-                            asked = true;
+                            if asked.is_some_and(|at| at.elapsed() < ECHO) {
+                                continue;
+                            }
+                            quit(&handle, if asked.is_some() { Duration::ZERO } else { SAVE_BUDGET });
+                            asked = Some(Instant::now());
                         }
                     }
                 }

@@ -25,7 +25,7 @@ use crate::clock::{Busy, Clock, Inbox, Letter, Message, RealClock, Waker};
 use crate::crew::Crew;
 use crate::ended::{Counters, Ended, OpError};
 use crate::handle::Handle;
-use crate::journal::RecordStore;
+use crate::journal::{JournalError, RecordStore};
 use crate::port::{EventSink, Hypervisor, PortError};
 use crate::writer::Writer;
 
@@ -248,6 +248,7 @@ struct JournalWatch {
     /// The newest record that is not durable yet, and since when none has become durable.
     outstanding: Option<(JournalSeq, Instant)>,
     error: Option<String>,
+    hopeless: bool,
     /// It took too long: until then the VM must be off.
     gives_up: Option<Instant>,
 }
@@ -350,6 +351,8 @@ impl Driver {
                 self.tell(now, Input::Persisted(seq));
             }
             Message::JournalTrouble(error) => {
+                // There is nothing to wait for: what was removed on purpose does not come back.
+                self.journal.hopeless |= matches!(error, JournalError::Gone(_));
                 let error = error.to_string();
                 tracing::error!(%error, "journal");
                 observer.observe(&News::Journal { error: &error, gives_up: false });
@@ -433,7 +436,8 @@ impl Driver {
         let now = self.clock.now();
         let untouched = self.issued.is_none();
         self.journal.outstanding?;
-        if self.journal.deadline(untouched).is_some_and(|deadline| now < deadline) && self.journal.gives_up.is_none() {
+        let early = self.journal.deadline(untouched).is_some_and(|deadline| now < deadline) && !self.journal.hopeless;
+        if early && self.journal.gives_up.is_none() {
             return None;
         }
         let hangs = || "the storage does not answer; make sure that it is there and healthy".to_owned();

@@ -63,6 +63,9 @@ impl Ended {
         if let Some(error) = self.explanation() {
             text = format!("{text}: {}", error.error);
         }
+        if let (Outcome::Failed { .. }, Some(exit)) = (self.outcome, self.record.exit) {
+            text = format!("{text}; the program itself had ended: {exit}");
+        }
         if let Some(leftover) = self.leftover {
             text = format!("{text}; {leftover}");
         }

@@ -76,6 +76,9 @@ pub enum JournalError {
         /// The newest that we read.
         known: u64,
     },
+    /// Somebody has removed the directory that it is in.
+    #[error("the task's directory {} was removed while the task ran", .0.display())]
+    Gone(PathBuf),
     /// An operation failed.
     #[error("cannot {what} the journal {}: {source}; make sure that its file system is there, writable and not full", path.display())]
     Io {
@@ -189,7 +192,11 @@ impl RecordStore for JournalFile {
             move |source| JournalError::Io { what, path, source }
         };
         let line = compose(record, &self.task).map_err(|error| failed("compose a line for")(error.into()))?;
-        let temporary = write_beside(self.storage.as_ref(), &path, line.as_bytes()).map_err(failed("write"))?;
+        let temporary =
+            write_beside(self.storage.as_ref(), &path, line.as_bytes()).map_err(|source| match source.kind() {
+                io::ErrorKind::NotFound => JournalError::Gone(self.dir.clone()),
+                _ => failed("write")(source),
+            })?;
         if self.current_is_whole {
             // Missing: an earlier attempt came as far as this.
             ignore_missing(self.storage.rename(&path, &self.previous())).map_err(failed("keep the older record of"))?;

@@ -146,6 +146,14 @@ pub enum ResultError {
         /// What came back.
         source: io::Error,
     },
+    /// An output is no longer what it was when the task finished.
+    #[error("the task is finished, but its output {} was {what} since; put it back, or remove the task's directory to run the task anew", path.display())]
+    Lost {
+        /// Which.
+        path: PathBuf,
+        /// What happened to it.
+        what: &'static str,
+    },
     /// It is something else.
     #[error("{} is no result of a task: {why}", path.display())]
     Malformed {
@@ -242,6 +250,27 @@ impl TaskResult {
             )));
         }
         Ok(result)
+    }
+
+    /// Whether the outputs of a completed task are still what they were.
+    ///
+    /// # Errors
+    /// [`ResultError::Lost`] for the first that is not.
+    pub fn check_outputs(&self, spec: &TaskSpec, results: &Path) -> Result<(), ResultError> {
+        if self.outcome != word(Outcome::Completed { exit: ExitStatus::Code(0) }) {
+            return Ok(());
+        }
+        let recorded = |name: &str| self.outputs.iter().find(|output| output.name == name)?.content.as_ref();
+        for (file, now) in spec.files_out.iter().zip(outputs(spec, results)?) {
+            let what = match (recorded(&now.name), &now.content) {
+                (Some(_), None) => "removed",
+                (None, None) if !file.optional => "removed",
+                (Some(then), Some(now)) if then != now => "changed",
+                _ => continue,
+            };
+            return Err(ResultError::Lost { path: results.join(now.name), what });
+        }
+        Ok(())
     }
 }
 

@@ -531,6 +531,27 @@ fn a_journal_that_cannot_be_kept_powers_the_vm_off_and_ends_with_an_error(#[case
     }
 }
 
+/// A journal whose directory is removed after some records.
+struct Removed(usize);
+
+impl RecordStore for Removed {
+    fn write(&mut self, _: &Record) -> Result<(), JournalError> {
+        let left = self.0.checked_sub(1).ok_or_else(|| JournalError::Gone(PathBuf::from("DIR")))?;
+        self.0 = left;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_task_directory_that_was_removed_is_not_waited_for() {
+    let fake = Arc::new(Fake::obedient().running_on());
+    let run = start_with(&fake, Removed(4), None, Span::MAX);
+    let error = run.thread.join().unwrap().expect_err("nothing can be kept");
+    assert!(matches!(&error, DriveError::Journal { may_run: false, .. }), "{error:?}");
+    assert!(error.to_string().contains("DIR was removed"), "{error}");
+    assert!(!fake.running.load(Ordering::SeqCst));
+}
+
 #[test]
 fn a_disk_that_is_full_for_a_while_only_delays() {
     let healed = Arc::new(AtomicBool::new(false));

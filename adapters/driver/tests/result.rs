@@ -67,6 +67,24 @@ fn a_result_tells_what_became_of_the_task_and_is_read_again() {
     assert_eq!((content.size, content.sha256), (12, Digest::of(b"3.140592860\n")));
 }
 
+#[rstest]
+#[case::removed(None, "removed")]
+#[case::changed(Some("3.14\n"), "changed")]
+fn an_output_that_was_touched_after_the_end_is_told(#[case] now: Option<&str>, #[case] what: &str) {
+    let results = tempfile::tempdir().unwrap();
+    let output = results.path().join("result.txt");
+    fs::write(&output, "3.140592860\n").unwrap();
+    let completed = Outcome::Completed { exit: ExitStatus::Code(0) };
+    let result = TaskResult::new(&spec(), &ended(completed), circumstances(), results.path()).unwrap();
+    result.check_outputs(&spec(), results.path()).unwrap();
+    match now {
+        Some(text) => fs::write(&output, text).unwrap(),
+        None => fs::remove_file(&output).unwrap(),
+    }
+    let error = result.check_outputs(&spec(), results.path()).unwrap_err().to_string();
+    assert!(error.contains("result.txt") && error.contains(what), "{error}");
+}
+
 #[test]
 fn a_failure_says_why_and_a_missing_output_is_null() {
     let results = tempfile::tempdir().unwrap();

@@ -33,6 +33,9 @@ const DECODER_MEMORY_KIB: u32 = 128 << 10;
 /// # Errors
 /// [`PlatformError::Corrupt`] and the like where a platform is not sound, [`PlatformError::Io`].
 pub fn export(platforms: &[Platform], target: &Path) -> Result<u64, PlatformError> {
+    if target.symlink_metadata().is_ok() {
+        return Err(PlatformError::io("write", target)(there_already()));
+    }
     for platform in platforms {
         platform.verify()?;
     }
@@ -63,9 +66,13 @@ pub fn export(platforms: &[Platform], target: &Path) -> Result<u64, PlatformErro
     let temporary = out.into_inner().map_err(|error| write(error.into_error()))?;
     let size = temporary.as_file().metadata().map_err(write)?.len();
     temporary.as_file().sync_all().map_err(write)?;
-    temporary.persist(target).map_err(|error| write(error.error))?;
+    temporary.persist_noclobber(target).map_err(|error| write(error.error))?;
     sync_dir(dir)?;
     Ok(size)
+}
+
+fn there_already() -> io::Error {
+    io::Error::new(io::ErrorKind::AlreadyExists, "it is there already; remove it, or name another file")
 }
 
 fn append<W: Write>(tar: &mut tar::Builder<W>, name: &str, size: u64, source: impl Read) -> io::Result<()> {

@@ -34,9 +34,9 @@ pub enum PlatformError {
     },
     /// No directory of that name where platforms are looked for.
     #[error(
-        "no platform '{name}' in {}: make it with `vmtask platform build {name}`, or take a build from elsewhere with \
-         `vmtask platform import FILE`",
-        show(searched)
+        "no platform '{name}' in {}: {}, or take a build from elsewhere with `vmtask platform import FILE`",
+        show(searched),
+        way_to_have(name)
     )]
     NotFound {
         /// The platform asked for.
@@ -147,6 +147,15 @@ impl PlatformError {
     pub(crate) fn io(attempt: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { attempt, path, source }
+    }
+}
+
+/// How to come by a platform of this name.
+fn way_to_have(name: &str) -> String {
+    if crate::BUILDABLE.contains(&name) {
+        format!("make it with `vmtask platform build {name}`")
+    } else {
+        format!("those that vmtask can build are {}; name one of them", crate::BUILDABLE.join(" and "))
     }
 }
 

@@ -12,8 +12,10 @@ fn what_was_exported_comes_back_the_same_with_each_file_once() {
     let size = export(&platforms, &target).unwrap();
     assert_eq!(size, fs::metadata(&target).unwrap().len());
     let bytes = fs::read(&target).unwrap();
-    export(&platforms, &target).unwrap();
-    assert_eq!(fs::read(&target).unwrap(), bytes, "the same bytes each time");
+    assert!(export(&platforms, &target).unwrap_err().to_string().contains("there already"));
+    let again = fixture.path().join("again.tar.xz");
+    export(&platforms, &again).unwrap();
+    assert_eq!(fs::read(&again).unwrap(), bytes, "the same bytes each time");
 
     let mut tar = tar::Archive::new(XzReader::new(&bytes[..], false));
     assert_eq!(tar.entries().unwrap().count(), 4, "two definitions, and one kernel and one root for both");
