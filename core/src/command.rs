@@ -42,6 +42,7 @@ impl fmt::Display for Command {
 /// guest, stop, or abort.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Op {
     /// Look at what is there and change nothing: [`Reply::Found`](crate::Reply::Found).
     Probe,
@@ -84,6 +85,7 @@ pub enum Op {
 /// What a VM is provisioned from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Base {
     /// The platform's image, as if no task had ever run in it.
     Baseline,
@@ -94,6 +96,7 @@ pub enum Base {
 /// What stays on disk when a VM is unregistered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Keep {
     /// Nothing but the journal, logs and results.
     Nothing,
@@ -104,6 +107,7 @@ pub enum Keep {
 /// [`Op`] without its arguments: to index policies and tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[allow(missing_docs, reason = "each is the Op of the same name")]
 pub enum OpKind {
     Probe,

@@ -192,6 +192,7 @@ impl fmt::Display for Fault {
 /// What kind of fault: it decides what the machine may do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum FaultKind {
     /// It did nothing and will do nothing; a later attempt may succeed. The guest is unharmed.
     Refused,
