@@ -1,7 +1,7 @@
 //! A QEMU process: started so that it dies with us, waited for by the thread that started it, killed by descriptor.
 //!
 //! ```text
-//!   spawn() --> keeper thread: fork, exec, then waits in wait() --> told, then the exit is noted
+//!   spawn() --> keeper thread: fork, exec, then waits in wait() --> the exit is noted, then told
 //!                   |
 //!                   the parent-death signal is tied to this thread, so it lives exactly as long as QEMU does
 //! ```
@@ -123,13 +123,22 @@ pub struct Process {
 
 #[derive(Default)]
 struct Exit {
-    status: Mutex<Option<ExitStatus>>,
-    noted: Condvar,
+    end: Mutex<End>,
+    told: Condvar,
+}
+
+#[derive(Clone, Copy, Default)]
+enum End {
+    #[default]
+    NotYet,
+    /// It was reaped, and who keeps a list is being told.
+    Noted(ExitStatus),
+    Told(ExitStatus),
 }
 
 impl Exit {
-    fn lock(&self) -> MutexGuard<'_, Option<ExitStatus>> {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, End> {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -148,8 +157,8 @@ pub struct Spawn {
 }
 
 impl Process {
-    /// Starts it. `on_life` is called from the thread that waits for it: before this returns, and before anybody who
-    /// waits for its end hears of that.
+    /// Starts it. `on_life` is called from the thread that waits for it: before this returns, and before [`Process::wait`]
+    /// does.
     ///
     /// # Errors
     /// If it cannot be started.
@@ -183,7 +192,10 @@ impl Process {
     /// How it ended, if it has.
     #[must_use]
     pub fn ended(&self) -> Option<ExitStatus> {
-        *self.exit.lock()
+        match *self.exit.lock() {
+            End::NotYet => None,
+            End::Noted(status) | End::Told(status) => Some(status),
+        }
     }
 
     /// Sends SIGKILL. Its end is told by [`Process::wait`].
@@ -192,18 +204,18 @@ impl Process {
         let _ = rustix::process::pidfd_send_signal(&self.handle, Signal::KILL);
     }
 
-    /// Waits until it has ended and was reaped.
+    /// Waits until it has ended and was reaped, and everybody has been told.
     ///
     /// # Errors
     /// If the wait is over before.
     pub fn wait(&self, wait: &Wait<'_>) -> Result<ExitStatus, Stop> {
-        let mut status = self.exit.lock();
+        let mut end = self.exit.lock();
         loop {
-            if let Some(status) = *status {
+            if let End::Told(status) = *end {
                 return Ok(status);
             }
             let tick = wait.tick()?;
-            status = self.exit.noted.wait_timeout(status, tick).unwrap_or_else(PoisonError::into_inner).0;
+            end = self.exit.told.wait_timeout(end, tick).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -274,11 +286,12 @@ fn keep(
     }
     // Waiting for one's own child fails only if somebody else has reaped it: then it has ended just the same.
     let status = child.wait().unwrap_or_else(|_| ExitStatus::from_raw(0));
+    *exit.lock() = End::Noted(status);
     if let Some(name) = name {
         on_life(Life::Ended(name));
     }
-    *exit.lock() = Some(status);
-    exit.noted.notify_all();
+    *exit.lock() = End::Told(status);
+    exit.told.notify_all();
 }
 
 /// The last of what was written to `path` from `start` on: at most 2 kB, on one line.
