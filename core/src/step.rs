@@ -683,9 +683,11 @@ fn may_follow(choice: Choice, unresolved: Op) -> bool {
     matches!(choice, Choice::Do(op) if op == unresolved || op == Op::Probe)
 }
 
-/// Whether a checkpoint that is given up may still be being written: refused slices, and slices that took too long.
+/// Whether a checkpoint that is given up may still be being written: by slices that were refused or took too long, which
+/// did nothing to stop it.
 const fn may_go_on(op: Op, kind: FaultKind) -> bool {
-    matches!(op, Op::CommitSnapshot(_)) && matches!(kind, FaultKind::Refused | FaultKind::Unknown)
+    matches!(op, Op::CommitSnapshot(_))
+        && matches!(kind, FaultKind::Refused | FaultKind::Unknown | FaultKind::Unsupported)
 }
 
 /// Whether a reply is one that this op can have. Anything else is a broken adapter.

@@ -8,7 +8,7 @@
 //!    between any two things that happen --- Moment::Between --> a request? a crash? a power cut?
 //! ```
 
-use vmtask_core::{FaultKind, Op, OpKind, Phase, Power, Request};
+use vmtask_core::{FaultKind, Input, Machine, Op, OpKind, Phase, Power, Request};
 
 use crate::guest::Health;
 use crate::scenario::TICK;
@@ -124,6 +124,26 @@ pub enum Act {
     ProgramEnds,
     /// The clock jumps by so many seconds.
     Clock(i32),
+    /// Something arrives that was meant for an earlier manager.
+    Stale(Stale),
+}
+
+/// What was meant for an earlier manager.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stale {
+    /// The answer to a command.
+    Answer,
+    /// The answer to a fence.
+    Fence,
+    /// An event of its VM.
+    Event,
+    /// Word that a record is durable.
+    Record,
+}
+
+impl Stale {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Answer, Self::Fence, Self::Event, Self::Record];
 }
 
 /// At which kind of [`Moment`] an act is possible.
@@ -142,6 +162,52 @@ pub enum When {
 }
 
 impl Act {
+    /// How many kinds there are.
+    pub const KINDS: usize = 35 + FaultKind::ALL.len();
+
+    /// A number for its kind, whatever its details: below [`KINDS`](Self::KINDS).
+    #[must_use]
+    pub const fn kind(self) -> usize {
+        match self {
+            Self::LoseReply => 0,
+            Self::DuplicateReply => 1,
+            Self::DelayReply => 2,
+            Self::LateReply => 3,
+            Self::Slow => 4,
+            Self::Hang(None) => 5,
+            Self::Hang(Some(_)) => 6,
+            Self::ActThenUnknown => 7,
+            Self::FailAndKill => 8,
+            Self::NoTools => 9,
+            Self::Spoil(_) => 10,
+            Self::SlowWrite => 11,
+            Self::Tear => 12,
+            Self::VmDies => 13,
+            Self::FenceHangs => 14,
+            Self::LoseEvent => 15,
+            Self::DelayEvent => 16,
+            Self::DuplicateEvent => 17,
+            Self::Crash => 18,
+            Self::PowerLoss => 19,
+            Self::StalePowerLoss => 20,
+            Self::GuestStop => 21,
+            Self::GuestReboot => 22,
+            Self::GuestHang => 23,
+            Self::AgentDies => 24,
+            Self::ProgramEnds => 25,
+            Self::Clock(_) => 26,
+            Self::Stale(_) => 27,
+            Self::Request(Request::Start) => 28,
+            Self::Request(Request::Suspend) => 29,
+            Self::Request(Request::Resume) => 30,
+            Self::Request(Request::Checkpoint) => 31,
+            Self::Request(Request::Quit { budget_ms: 0 }) => 32,
+            Self::Request(Request::Quit { .. }) => 33,
+            Self::Request(Request::Abort) => 34,
+            Self::Fail(kind) => 35 + kind as usize,
+        }
+    }
+
     /// At which kind of moment it is possible.
     #[must_use]
     pub const fn when(self) -> When {
@@ -169,7 +235,8 @@ impl Act {
             | Self::GuestHang
             | Self::AgentDies
             | Self::ProgramEnds
-            | Self::Clock(_) => When::Between,
+            | Self::Clock(_)
+            | Self::Stale(_) => When::Between,
         }
     }
 
@@ -178,6 +245,12 @@ impl Act {
     #[must_use]
     pub const fn is_request(self) -> bool {
         matches!(self, Self::Request(_))
+    }
+
+    /// Whether it is a fault that must not cost anything.
+    #[must_use]
+    pub const fn is_harmless(self) -> bool {
+        matches!(self, Self::Clock(_) | Self::Stale(_))
     }
 }
 
@@ -216,15 +289,30 @@ impl Default for Options {
     }
 }
 
+/// How much an exploration tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Breadth {
+    /// A hung command acts at most so many things later.
+    pub latest: u8,
+    /// Every kind of fault that an adapter may answer with, also those that the machine treats alike.
+    pub all_kinds: bool,
+}
+
+impl Default for Breadth {
+    fn default() -> Self {
+        Self { latest: 6, all_kinds: false }
+    }
+}
+
 /// How a command can go wrong. `last_slice`: if it is a commit, it is the one after which the checkpoint is whole.
-pub(crate) fn command_options(op: Op, latest: u8, last_slice: bool, options: &mut Options) {
+pub(crate) fn command_options(op: Op, breadth: Breadth, last_slice: bool, options: &mut Options) {
     for act in [Act::LoseReply, Act::DuplicateReply, Act::DelayReply, Act::LateReply, Act::Slow, Act::ActThenUnknown] {
         options.push(act);
     }
     options.push(Act::Fail(FaultKind::Refused));
     options.push(Act::Fail(FaultKind::Unknown));
     options.push(Act::Hang(None));
-    for steps in 1..=latest {
+    for steps in 1..=breadth.latest {
         options.push(Act::Hang(Some(steps)));
     }
     match op.kind() {
@@ -251,6 +339,42 @@ pub(crate) fn command_options(op: Op, latest: u8, last_slice: bool, options: &mu
         OpKind::PowerOn => options.push(Act::Fail(FaultKind::Fatal)),
         _ => {}
     }
+    if breadth.all_kinds {
+        for kind in FaultKind::ALL {
+            let act = Act::Fail(kind);
+            if dishonest(op.kind(), kind).is_none() && !options.as_slice().contains(&act) {
+                options.push(act);
+            }
+        }
+    }
+}
+
+/// Why an adapter that keeps to the contract does not answer so, if it does not. One that says that a VM is off,
+/// registered or paused when it is not would deceive the machine.
+pub(crate) const fn dishonest(op: OpKind, kind: FaultKind) -> Option<&'static str> {
+    match kind {
+        FaultKind::Refused | FaultKind::Unknown | FaultKind::NoSpace | FaultKind::Unsupported | FaultKind::Fatal => {
+            None
+        }
+        FaultKind::AuthRejected => match op {
+            OpKind::LogIn | OpKind::MakeWorkdir | OpKind::CopyIn | OpKind::Launch | OpKind::CopyOut | OpKind::Probe => {
+                None
+            }
+            _ => Some("it needs no credentials"),
+        },
+        FaultKind::NotFound => match op {
+            OpKind::PowerOff | OpKind::RemoveSnapshot | OpKind::Unregister => Some("that counts as done"),
+            OpKind::Probe => Some("a probe that finds nothing has found that"),
+            OpKind::Provision => Some("a checkpoint that is not there does not restore, which is fatal"),
+            _ => None,
+        },
+        FaultKind::AlreadyExists => match op {
+            OpKind::Register | OpKind::PowerOn | OpKind::Pause | OpKind::Unpause | OpKind::MakeWorkdir => {
+                Some("that counts as done")
+            }
+            _ => Some("it makes nothing that could be there"),
+        },
+    }
 }
 
 /// What can happen between two things, budget permitting.
@@ -258,6 +382,7 @@ pub(crate) fn between_options(world: &World, faults: bool, requests: bool, optio
     if requests {
         let ticks = |n: u64| u32::try_from(n * TICK).unwrap_or(u32::MAX);
         for request in [
+            Request::Start,
             Request::Suspend,
             Request::Resume,
             Request::Checkpoint,
@@ -272,6 +397,9 @@ pub(crate) fn between_options(world: &World, faults: bool, requests: bool, optio
     if faults {
         for act in [Act::Crash, Act::PowerLoss, Act::StalePowerLoss, Act::Clock(7200), Act::Clock(-5)] {
             options.push(act);
+        }
+        for stale in Stale::ALL {
+            options.push(Act::Stale(stale));
         }
         if world.power == Power::On {
             for act in [Act::GuestStop, Act::GuestReboot, Act::GuestHang, Act::AgentDies] {
@@ -291,6 +419,11 @@ pub(crate) fn between_options(world: &World, faults: bool, requests: bool, optio
 pub trait Director {
     /// 0 for nothing special, or the place of one of `options`, counted from 1.
     fn direct(&mut self, moment: &Moment, options: &[Act]) -> usize;
+
+    /// The machine is about to be told something.
+    fn before(&mut self, machine: &Machine, input: &Input) {
+        let _ = (machine, input);
+    }
 
     /// Something happened.
     fn tell(&mut self, at: u64, what: &crate::trace::Told) {
@@ -312,6 +445,10 @@ impl<C: crate::Choose> Director for ByNumber<C> {
 impl<D: Director> Director for &mut D {
     fn direct(&mut self, moment: &Moment, options: &[Act]) -> usize {
         (**self).direct(moment, options)
+    }
+
+    fn before(&mut self, machine: &Machine, input: &Input) {
+        (**self).before(machine, input);
     }
 
     fn tell(&mut self, at: u64, what: &crate::trace::Told) {

@@ -10,8 +10,9 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use vmtask_core::Outcome;
 
-use crate::act::ByNumber;
+use crate::act::{Breadth, ByNumber};
 use crate::choose::Odometer;
+use crate::coverage::{Coverage, Watching};
 use crate::invariant::Violation;
 use crate::plan::{Plan, Scribe};
 use crate::run::MAX_STEPS;
@@ -26,8 +27,8 @@ pub struct Explorer {
     pub profile: Profile,
     /// How much may go otherwise.
     pub budget: Budget,
-    /// A hung command acts up to so many things later.
-    pub latest: u8,
+    /// What is tried.
+    pub breadth: Breadth,
     /// Stop after so many states.
     pub max_states: usize,
     /// Stop after so many broken promises.
@@ -49,6 +50,8 @@ pub struct Exploration {
     pub complete: bool,
     /// Broken promises, shortest runs first; one for each promise and op.
     pub findings: Vec<Finding>,
+    /// Which cells of the core's table were met.
+    pub coverage: Coverage,
     /// Final ends: completed, aborted.
     pub ends: [u64; 2],
 }
@@ -107,7 +110,7 @@ impl Explorer {
         let mut known = Known::default();
         let mut ways = vec![];
         let mut start = System::new(&scenario, self.budget);
-        start.latest = self.latest;
+        start.breadth = self.breadth;
         known.insert(start.fingerprint(), 0);
         ways.push(Way { from: NOWHERE, branch: 0, calm: NOWHERE });
         let mut frontier = vec![(0, start)];
@@ -119,25 +122,26 @@ impl Explorer {
                 for branch in 0.. {
                     let mut after = system.clone();
                     found.transitions += 1;
-                    let calm = match after.step(&scenario, &mut ByNumber(&mut odometer)) {
-                        Ok(Status::Going) => {
-                            let new = ways.len() as u32;
-                            let to = *known.entry(after.fingerprint()).or_insert(new);
-                            if to == new {
-                                ways.push(Way { from: id, branch, calm: NOWHERE });
-                                next.push((new, after));
+                    let calm =
+                        match after.step(&scenario, &mut Watching::new(ByNumber(&mut odometer), &mut found.coverage)) {
+                            Ok(Status::Going) => {
+                                let new = ways.len() as u32;
+                                let to = *known.entry(after.fingerprint()).or_insert(new);
+                                if to == new {
+                                    ways.push(Way { from: id, branch, calm: NOWHERE });
+                                    next.push((new, after));
+                                }
+                                to
                             }
-                            to
-                        }
-                        Ok(Status::Over(outcome)) => {
-                            found.ends[usize::from(outcome == Outcome::Aborted)] += 1;
-                            HOME
-                        }
-                        Err(violation) => {
-                            self.note(&scenario, &mut found, &ways, id, branch, violation);
-                            BROKEN
-                        }
-                    };
+                            Ok(Status::Over(outcome)) => {
+                                found.ends[usize::from(outcome == Outcome::Aborted)] += 1;
+                                HOME
+                            }
+                            Err(violation) => {
+                                self.note(&scenario, &mut found, &ways, id, branch, violation);
+                                BROKEN
+                            }
+                        };
                     // The first branch is the one in which nothing special happens.
                     if branch == 0 {
                         ways[id as usize].calm = calm;
@@ -176,7 +180,7 @@ impl Explorer {
         branch: u32,
         violation: Violation,
     ) {
-        if let Some(same) = found.findings.iter_mut().find(|f| is_same(f.violation, violation)) {
+        if let Some(same) = found.findings.iter_mut().find(|f| f.violation.is_like(&violation)) {
             same.count += 1;
             return;
         }
@@ -201,7 +205,7 @@ impl Explorer {
         }
         let mut trace = vec![];
         let mut system = System::new(scenario, self.budget);
-        system.latest = self.latest;
+        system.breadth = self.breadth;
         let mut lines = vec![];
         let calm = std::iter::repeat_n(0, beyond as usize);
         for branch in branches.into_iter().rev().chain(calm) {
@@ -258,9 +262,4 @@ impl Explorer {
             found.longest_way_home = found.longest_way_home.max(home);
         }
     }
-}
-
-/// Broken promises of the same kind are reported once, with the shortest run.
-fn is_same(a: Violation, b: Violation) -> bool {
-    std::mem::discriminant(&a) == std::mem::discriminant(&b)
 }

@@ -4,6 +4,7 @@
 
 use std::hash::Hash;
 
+use vmtask_core::table::{self, PhaseKind, Trigger};
 use vmtask_core::{
     Accepted, Base, Boot, Command, CommandId, Denied, Generation, Generations, Input, Instant, Intent, JournalSeq,
     Machine, Notice, Op, OpKind, Outcome, Phase, Power, Record, Report, Request,
@@ -17,6 +18,9 @@ use crate::world::Misuse;
 /// A broken promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Violation {
+    /// A verdict that the table does not have.
+    #[error("the table does not have what became of {2:?} in {0:?} with the intent {1:?}")]
+    NotInTheTable(PhaseKind, Intent, Trigger),
     /// Two commands at once.
     #[error("a command was handed out while another one was in flight, before its deadline")]
     TwoInFlight,
@@ -191,6 +195,14 @@ pub(crate) struct Spy {
     /// Checkpoints that were told to be skipped or unusable.
     given_up: Generations,
     disk_lied: bool,
+}
+
+impl Violation {
+    /// Whether it is the same promise that was broken.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
 }
 
 impl Spy {
@@ -463,6 +475,10 @@ pub(crate) fn on_verdict(
     input: Input,
     verdict: Result<Accepted, Denied>,
 ) -> Result<(), Violation> {
+    let (phase, intent) = (before.phase().into(), before.intent());
+    if !table::expected(phase, intent, Trigger::of(before, &input)).allows(verdict.into()) {
+        return Err(Violation::NotInTheTable(phase, intent, Trigger::of(before, &input)));
+    }
     match (verdict, input) {
         (Ok(Accepted::Applied), _) => return Ok(()),
         (Err(denied), Input::Request(Request::Abort)) => return Err(Violation::AbortDenied(denied)),

@@ -41,6 +41,8 @@
 
 mod act;
 mod choose;
+mod coverage;
+mod diagram;
 mod disk;
 mod explore;
 mod guest;
@@ -50,12 +52,16 @@ mod parse;
 mod plan;
 mod run;
 mod scenario;
+mod shrink;
+mod swarm;
 mod system;
 mod trace;
 mod world;
 
-pub use act::{Act, ByNumber, Director, Mark, Moment, Options, When};
+pub use act::{Act, Breadth, ByNumber, Director, Mark, Moment, Options, Stale, When};
 pub use choose::{Bytes, Calm, Choose, Odometer, Prng, Recorded, Recording, Seldom, scramble};
+pub use coverage::{Cell, Coverage, Watching, why_never};
+pub use diagram::{matrix_svg, states_svg};
 pub use disk::{Disk, Slot};
 pub use explore::{Exploration, Explorer, Finding};
 pub use guest::{Agent, Guest, Health, Running, Snapshot};
@@ -64,6 +70,8 @@ pub use parse::PlanSyntaxError;
 pub use plan::{Anchor, EndKind, Expect, Line, Plan, Scribe, Script, Seed};
 pub use run::{Drive, MAX_STEPS, Run};
 pub use scenario::{MAX_IN, MAX_OUT, Profile, Scenario, TICK};
+pub use shrink::shrink;
+pub use swarm::Swarm;
 pub use system::{Budget, Status, System};
 pub use trace::{Told, Tracing};
 pub use world::{Answer, MAX_SNAPSHOTS, Misuse, Staged, Stream, World};

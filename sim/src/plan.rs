@@ -19,9 +19,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use vmtask_core::{ExitStatus, FaultKind, OpKind, Outcome, Request};
+use vmtask_core::{ExitStatus, FaultKind, Input, Machine, OpKind, Outcome, Request};
 
-use crate::act::{Act, Director, Mark, Moment, PHASES, When, phase_key};
+use crate::act::{Act, Director, Mark, Moment, PHASES, Stale, When, phase_key};
 use crate::guest::Health;
 use crate::parse::{PlanSyntaxError, Words};
 use crate::scenario::Profile;
@@ -219,7 +219,7 @@ impl fmt::Display for Act {
 }
 
 /// Acts that are always written in the same way.
-pub(crate) const PLAIN: [(Act, &str); 26] = [
+pub(crate) const PLAIN: [(Act, &str); 30] = [
     (Act::LoseReply, "lose reply"),
     (Act::DuplicateReply, "duplicate reply"),
     (Act::DelayReply, "delay reply"),
@@ -246,6 +246,10 @@ pub(crate) const PLAIN: [(Act, &str); 26] = [
     (Act::GuestHang, "guest-hang"),
     (Act::AgentDies, "agent-dies"),
     (Act::ProgramEnds, "program-ends"),
+    (Act::Stale(Stale::Answer), "stale answer"),
+    (Act::Stale(Stale::Fence), "stale fence"),
+    (Act::Stale(Stale::Event), "stale event"),
+    (Act::Stale(Stale::Record), "stale record"),
 ];
 
 /// How people call what has another name here.
@@ -601,6 +605,10 @@ impl<D: Director> Director for Script<'_, D> {
         self.beside.direct(moment, options)
     }
 
+    fn before(&mut self, machine: &Machine, input: &Input) {
+        self.beside.before(machine, input);
+    }
+
     fn tell(&mut self, at: u64, what: &crate::trace::Told) {
         self.beside.tell(at, what);
     }
@@ -635,6 +643,10 @@ impl<D: Director> Director for Scribe<D> {
             self.lines.push(Line { anchor, act });
         }
         choice
+    }
+
+    fn before(&mut self, machine: &Machine, input: &Input) {
+        self.inner.before(machine, input);
     }
 
     fn tell(&mut self, at: u64, what: &crate::trace::Told) {

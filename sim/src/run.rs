@@ -2,7 +2,7 @@
 
 use vmtask_core::Outcome;
 
-use crate::act::{Act, ByNumber, Director};
+use crate::act::{Act, Breadth, ByNumber, Director};
 use crate::choose::Seldom;
 use crate::invariant::Violation;
 use crate::plan::{Plan, Scribe, Script};
@@ -48,6 +48,7 @@ impl Run {
         let mut script = Script::new(&plan.lines, Chance::new(chance));
         let mut scribe = Scribe::new(Tracing::new(&mut script, &mut trace));
         let mut system = System::new(&scenario, budget);
+        system.breadth = Breadth { all_kinds: true, ..Breadth::default() };
         let mut ends = Ends::default();
         let mut run = Drive { scenario: &scenario, steps: 0 };
         let result = run.to_the_end(&mut system, &mut ends.beside(&mut scribe));
@@ -145,6 +146,10 @@ struct Beside<'a, D> {
 impl<D: Director> Director for Beside<'_, D> {
     fn direct(&mut self, moment: &crate::act::Moment, options: &[Act]) -> usize {
         self.inner.direct(moment, options)
+    }
+
+    fn before(&mut self, machine: &vmtask_core::Machine, input: &vmtask_core::Input) {
+        self.inner.before(machine, input);
     }
 
     fn tell(&mut self, at: u64, what: &Told) {

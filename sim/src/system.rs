@@ -13,11 +13,11 @@
 //! not, lets the next thing happen that is due. A system is a plain value: clone it to try both ways.
 
 use vmtask_core::{
-    Accepted, Base, Boot, Command, CommandId, Event, Fault, FaultKind, Input, Instant, Intent, Machine, Op, OpKind,
-    Outcome, Output, Phase, Power, Record, Reply, Request,
+    Accepted, Base, Boot, Command, CommandId, Event, Fault, FaultKind, Input, Instant, Intent, JournalSeq, Machine, Op,
+    OpKind, Outcome, Output, Phase, Power, Record, Reply, Request,
 };
 
-use crate::act::{Act, Director, Mark, Moment, Options, between_options, command_options, phase_key};
+use crate::act::{Act, Breadth, Director, Mark, Moment, Options, Stale, between_options, command_options, phase_key};
 use crate::disk::Disk;
 use crate::guest::Agent;
 use crate::invariant::{self, Spy, Violation};
@@ -45,8 +45,8 @@ pub struct System {
     pub disk: Disk,
     /// What may still go wrong.
     pub budget: Budget,
-    /// A hung command acts at most so many things later; more makes an exploration broader.
-    pub latest: u8,
+    /// What is tried.
+    pub breadth: Breadth,
     /// What the invariants remember.
     pub(crate) spy: Spy,
     /// Which manager this is.
@@ -146,7 +146,7 @@ impl System {
             world: World::new(),
             disk: Disk::default(),
             budget,
-            latest: 6,
+            breadth: Breadth::default(),
             spy: Spy::default(),
             epoch: 1,
             now: 0,
@@ -249,7 +249,7 @@ impl System {
         } else {
             self.budget.faults -= 1;
             self.spy.faults += 1;
-            self.spy.harmless += u16::from(matches!(act, Act::Clock(_)));
+            self.spy.harmless += u16::from(act.is_harmless());
         }
         Some(act)
     }
@@ -262,7 +262,7 @@ impl System {
         let mut options = Options::new();
         if self.budget.faults > 0 {
             let last_slice = self.world.stream.is_some_and(|s| s.left == 0);
-            command_options(command.op, self.latest, last_slice, &mut options);
+            command_options(command.op, self.breadth, last_slice, &mut options);
         }
         let act = self.consult(director, Moment::Command(kind, nth), &options);
         let takes = if kind.is_sliced() { TICK } else { 0 } + if act == Some(Act::Slow) { TICK } else { 0 };
@@ -373,6 +373,9 @@ impl System {
             Act::Clock(seconds) => {
                 self.skew += i64::from(seconds) * 1000;
                 self.spy.clock_jumped = true;
+            }
+            Act::Stale(stale) => {
+                self.tell_machine(scenario, director, old_news(stale))?;
             }
             _ => {}
         }
@@ -757,6 +760,7 @@ impl System {
     ) -> Result<Option<Accepted>, Violation> {
         let now = self.machine_now();
         self.told = self.told.max(now);
+        director.before(&self.machine, &input);
         let before = self.machine.clone();
         let verdict = self.machine.handle_input(scenario.plan(), now, input);
         director.tell(self.now, &Told::Input(input, verdict));
@@ -848,6 +852,17 @@ enum Lane {
     Step,
     /// A user who has suspended a task resumes it.
     User,
+}
+
+/// A message to a manager that there never was: numbers of its kind are not given out.
+const fn old_news(stale: Stale) -> Input {
+    let nobody = CommandId { epoch: 0, seq: 1 };
+    match stale {
+        Stale::Answer => Input::Completed { id: nobody, result: Ok(Reply::Done) },
+        Stale::Fence => Input::Fenced { id: nobody, survived: false },
+        Stale::Event => Input::Observed { boot: Boot { epoch: 0, seq: 1 }, event: Event::GuestStopped },
+        Stale::Record => Input::Persisted(JournalSeq(0)),
+    }
 }
 
 /// Puts mail into the first free place; what comes when all are taken is lost, as in a full socket.

@@ -3,11 +3,11 @@
 #![allow(missing_docs, reason = "tests")]
 
 use rstest::rstest;
-use vmtask_sim::{Budget, Exploration, Explorer, Profile};
+use vmtask_sim::{Breadth, Budget, Exploration, Explorer, Profile};
 
 fn explore(profile: Profile, faults: u8, requests: u8) -> Exploration {
     let budget = Budget { faults, requests };
-    let explorer = Explorer { profile, budget, latest: 6, max_states: 2_000_000, max_findings: 20 };
+    let explorer = Explorer { profile, budget, breadth: Breadth::default(), max_states: 2_000_000, max_findings: 20 };
     let found = explorer.explore(|_, _| {});
     if let Some(finding) = found.findings.first() {
         panic!("{}: {}\n{}\n{}", profile.name(), finding.violation, finding.plan, finding.trace.join("\n"));
@@ -44,6 +44,7 @@ fn a_larger_budget_visits_more_and_the_same_budget_the_same() {
 #[test]
 fn a_search_that_is_given_up_says_so() {
     let budget = Budget { faults: 2, requests: 2 };
-    let explorer = Explorer { profile: Profile::Qemu, budget, latest: 6, max_states: 1000, max_findings: 1 };
+    let explorer =
+        Explorer { profile: Profile::Qemu, budget, breadth: Breadth::default(), max_states: 1000, max_findings: 1 };
     assert!(!explorer.explore(|_, _| {}).complete);
 }

@@ -202,7 +202,7 @@ fn the_example_that_everybody_copies_is_read() {
 
 #[rstest]
 #[case("at CopyIn#99 lose reply", "its moment never came: at CopyIn#99 lose reply")]
-#[case("at Launch#1 fail no-space", "not possible at its moment: at Launch#1 fail no-space")]
+#[case("at PowerOff#1 fail not-found", "not possible at its moment: at PowerOff#1 fail not-found")]
 #[case("expect Aborted", "not met: expect Aborted")]
 fn a_plan_that_does_not_come_to_pass_says_so(#[case] text: &str, #[case] complaint: &str) {
     assert_eq!(Run::of(&text.parse().unwrap()).complaints, [complaint]);

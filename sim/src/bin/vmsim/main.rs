@@ -1,18 +1,22 @@
-//! `vmsim`: one simulated run, or every run within a budget of faults and requests.
+//! `vmsim`: one simulated run, every run within a budget of faults and requests, or many random ones.
 //!
 //! Exit codes: 0 all promises kept; 1 a promise was broken, or an expectation of a plan was not met; 2 bad input;
 //! 3 the search was given up before it was complete.
 
+#![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks through these")]
+
+mod searches;
 
 use std::fmt::Write as _;
 use std::io::Read as _;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::json;
-use vmtask_sim::{Budget, Exploration, Explorer, Plan, Profile, Run, Seed};
+use vmtask_sim::{Breadth, Budget, Explorer, Plan, Profile, Run, Seed};
 
 const BANNER: &str = "simulated: no virtual machine was started and nothing real was computed";
 
@@ -78,6 +82,45 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Random runs, each in a world that likes other faults; then the weather calms down and every task must end.
+    Swarm {
+        /// For so long.
+        #[arg(long, default_value_t = 30, conflicts_with = "runs")]
+        seconds: u64,
+        /// So many runs instead: the same ones for the same seed and number of threads.
+        #[arg(long)]
+        runs: Option<u64>,
+        /// Repeats a series.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Only this hypervisor; all of them if left out.
+        #[arg(long, value_enum)]
+        scenario: Option<Scenario>,
+        /// How many at once; as many as there are processors if left out.
+        #[arg(long)]
+        threads: Option<NonZeroUsize>,
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Which cells of the core's table random runs meet, and why the others cannot be met.
+    Coverage {
+        /// So many runs.
+        #[arg(long, default_value_t = 200_000)]
+        runs: u64,
+        /// Of this series.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Draws the matrix into this file.
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+        /// Draws the phases, and what follows what, into this file.
+        #[arg(long, value_name = "FILE")]
+        states: Option<PathBuf>,
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -114,8 +157,21 @@ fn main() -> ExitCode {
         Command::Explore { faults, requests, scenario, latest, max_states, json } => {
             let profiles = scenario.map_or_else(|| Profile::ALL.to_vec(), |s| vec![s.into()]);
             let budget = Budget { faults, requests };
-            let explorer = |profile| Explorer { profile, budget, latest, max_states, max_findings: 20 };
-            Ok(explore(profiles.into_iter().map(explorer), json))
+            let explorer = |profile| Explorer {
+                profile,
+                budget,
+                breadth: Breadth { latest, ..Breadth::default() },
+                max_states,
+                max_findings: 20,
+            };
+            Ok(searches::explore(profiles.into_iter().map(explorer), json))
+        }
+        Command::Swarm { seconds, runs, seed, scenario, threads, json } => {
+            let profiles = scenario.map_or_else(|| Profile::ALL.to_vec(), |s| vec![s.into()]);
+            Ok(searches::swarm(&searches::Series { seconds, runs, seed, profiles, threads }, json))
+        }
+        Command::Coverage { runs, seed, svg, states, json } => {
+            searches::coverage(runs, seed, svg.as_deref(), states.as_deref(), json)
         }
     };
     result.unwrap_or_else(|message| {
@@ -180,83 +236,5 @@ fn story_of_run(run: &Run) -> String {
         let _ = writeln!(text, "BROKEN: {violation}\nthis plan repeats it:\n{}", run.plan);
     }
     let _ = writeln!(text, "{} steps, {} s of simulated time", run.steps, run.millis / 1000);
-    text
-}
-
-fn explore(explorers: impl Iterator<Item = Explorer>, json: bool) -> ExitCode {
-    if !json {
-        println!("{BANNER}");
-    }
-    let (mut broken, mut complete) = (0, true);
-    for explorer in explorers {
-        let started = Instant::now();
-        let found = explorer.explore(|_, _| {});
-        broken += found.findings.len();
-        complete &= found.complete;
-        let seconds = started.elapsed().as_secs_f64();
-        if json {
-            println!("{}", summary_of_exploration(&explorer, &found, seconds));
-        } else {
-            print!("{}", story_of_exploration(&explorer, &found, seconds));
-        }
-    }
-    if !json {
-        println!("{BANNER}");
-    }
-    match (broken, complete) {
-        (0, true) => ExitCode::SUCCESS,
-        (0, false) => ExitCode::from(3),
-        _ => ExitCode::from(1),
-    }
-}
-
-fn summary_of_exploration(explorer: &Explorer, found: &Exploration, seconds: f64) -> serde_json::Value {
-    json!({
-        "simulated": true,
-        "scenario": explorer.profile.name(),
-        "faults": explorer.budget.faults,
-        "requests": explorer.budget.requests,
-        "latest": explorer.latest,
-        "states": found.states,
-        "transitions": found.transitions,
-        "depth": found.depth,
-        "longest_way_home": found.longest_way_home,
-        "completed": found.ends[0],
-        "aborted": found.ends[1],
-        "complete": found.complete,
-        "seconds": seconds,
-        "violations": found.findings.iter().map(|f| json!({
-            "violation": f.violation.to_string(), "count": f.count, "plan": f.plan.to_string(),
-        })).collect::<Vec<_>>(),
-    })
-}
-
-fn story_of_exploration(explorer: &Explorer, found: &Exploration, seconds: f64) -> String {
-    let Budget { faults, requests } = explorer.budget;
-    let mut text = format!(
-        "scenario {}: every run with at most {faults} faults and {requests} requests, each at every moment\n  \
-         {} states, {} transitions, at most {} steps deep, in {seconds:.1} s\n",
-        explorer.profile.name(),
-        found.states,
-        found.transitions,
-        found.depth,
-    );
-    if found.complete {
-        let _ = writeln!(
-            text,
-            "  once faults stop, every state is at most {} steps from the end\n  {} violations",
-            found.longest_way_home,
-            found.findings.len()
-        );
-    } else {
-        let _ = writeln!(text, "  given up before everything was visited: {} violations so far", found.findings.len());
-    }
-    for finding in &found.findings {
-        let _ = writeln!(
-            text,
-            "BROKEN ({} times): {}\nthis plan repeats it:\n{}",
-            finding.count, finding.violation, finding.plan
-        );
-    }
     text
 }

@@ -1,0 +1,215 @@
+//! Looking for broken promises: in every run there is, or in many random ones.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use vmtask_sim::{Budget, Cell, Coverage, Exploration, Explorer, Finding, Profile, Swarm, matrix_svg, states_svg};
+
+use crate::BANNER;
+
+pub(crate) fn explore(explorers: impl Iterator<Item = Explorer>, json: bool) -> ExitCode {
+    if !json {
+        println!("{BANNER}");
+    }
+    let (mut broken, mut complete) = (0, true);
+    for explorer in explorers {
+        let started = Instant::now();
+        let found = explorer.explore(|_, _| {});
+        broken += found.findings.len();
+        complete &= found.complete;
+        let seconds = started.elapsed().as_secs_f64();
+        if json {
+            println!("{}", summary_of_exploration(&explorer, &found, seconds));
+        } else {
+            print!("{}", story_of_exploration(&explorer, &found, seconds));
+        }
+    }
+    if !json {
+        println!("{BANNER}");
+    }
+    match (broken, complete) {
+        (0, true) => ExitCode::SUCCESS,
+        (0, false) => ExitCode::from(3),
+        _ => ExitCode::from(1),
+    }
+}
+
+fn summary_of_exploration(explorer: &Explorer, found: &Exploration, seconds: f64) -> serde_json::Value {
+    json!({
+        "simulated": true,
+        "scenario": explorer.profile.name(),
+        "faults": explorer.budget.faults,
+        "requests": explorer.budget.requests,
+        "latest": explorer.breadth.latest,
+        "states": found.states,
+        "transitions": found.transitions,
+        "depth": found.depth,
+        "longest_way_home": found.longest_way_home,
+        "completed": found.ends[0],
+        "aborted": found.ends[1],
+        "complete": found.complete,
+        "seconds": seconds,
+        "violations": violations(&found.findings),
+    })
+}
+
+fn violations(findings: &[Finding]) -> Vec<Value> {
+    let value =
+        |f: &Finding| json!({ "violation": f.violation.to_string(), "count": f.count, "plan": f.plan.to_string() });
+    findings.iter().map(value).collect()
+}
+
+fn story_of_exploration(explorer: &Explorer, found: &Exploration, seconds: f64) -> String {
+    let Budget { faults, requests } = explorer.budget;
+    let mut text = format!(
+        "scenario {}: every run with at most {faults} faults and {requests} requests, each at every moment\n  \
+         {} states, {} transitions, at most {} steps deep, in {seconds:.1} s\n",
+        explorer.profile.name(),
+        found.states,
+        found.transitions,
+        found.depth,
+    );
+    if found.complete {
+        let _ = writeln!(
+            text,
+            "  once faults stop, every state is at most {} steps from the end\n  {} violations",
+            found.longest_way_home,
+            found.findings.len()
+        );
+    } else {
+        let _ = writeln!(text, "  given up before everything was visited: {} violations so far", found.findings.len());
+    }
+    text + &story_of_findings(&found.findings)
+}
+
+fn story_of_findings(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for Finding { violation, plan, count, .. } in findings {
+        let _ = writeln!(text, "BROKEN ({count} times): {violation}\nthis plan repeats it:\n{plan}");
+    }
+    text
+}
+
+/// A series of random runs.
+pub(crate) struct Series {
+    pub(crate) seconds: u64,
+    pub(crate) runs: Option<u64>,
+    pub(crate) seed: Option<u64>,
+    pub(crate) profiles: Vec<Profile>,
+    pub(crate) threads: Option<NonZeroUsize>,
+}
+
+pub(crate) fn swarm(series: &Series, json: bool) -> ExitCode {
+    let seed = series.seed.unwrap_or_else(|| {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64 % 1_000_000_007)
+    });
+    let processors = || thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let threads = series.threads.unwrap_or_else(processors).get();
+    if !json {
+        println!("{BANNER}\nseed {seed}, {threads} threads");
+    }
+    let started = Instant::now();
+    let swarms: Vec<Swarm> = thread::scope(|scope| {
+        let one = |thread: usize| {
+            let mut swarm = Swarm::new(seed.wrapping_add(thread as u64), &series.profiles);
+            // As evenly as it goes.
+            let share = series.runs.map(|runs| (runs + thread as u64) / threads as u64);
+            move || {
+                let until = Duration::from_secs(series.seconds);
+                while share.map_or_else(|| started.elapsed() < until, |share| swarm.runs < share) {
+                    swarm.run();
+                }
+                swarm
+            }
+        };
+        let handles: Vec<_> = (0..threads).map(|thread| scope.spawn(one(thread))).collect();
+        handles.into_iter().filter_map(|handle| handle.join().ok()).collect()
+    });
+    let whole = swarms.len() == threads;
+    let seconds = started.elapsed().as_secs_f64();
+    let mut coverage = Coverage::default();
+    swarms.iter().for_each(|swarm| coverage.add(&swarm.coverage));
+    let findings: Vec<Finding> = swarms.iter().flat_map(|swarm| swarm.findings.iter().cloned()).collect();
+    let sum = |of: fn(&Swarm) -> u64| swarms.iter().map(of).sum::<u64>();
+    let (runs, steps, acts) = (sum(|s| s.runs), sum(|s| s.steps), sum(|s| s.acts));
+    let [met, impossible, missed] = coverage.counts();
+    if json {
+        println!(
+            "{}",
+            json!({
+                "simulated": true, "seed": seed, "threads": threads, "seconds": seconds, "runs": runs, "steps": steps,
+                "faults_and_requests": acts,
+                "cells": { "met": met, "impossible": impossible, "missed": missed },
+                "violations": violations(&findings),
+            })
+        );
+    } else {
+        println!(
+            "{runs} runs with {acts} faults and requests, {steps} steps, in {seconds:.1} s: {:.0} runs a second\n\
+             {met} cells of the table met, {impossible} impossible, {missed} missed\n{} violations",
+            runs as f64 / seconds,
+            findings.len()
+        );
+        print!("{}", story_of_findings(&findings));
+        println!("{BANNER}");
+    }
+    ExitCode::from(u8::from(!whole || !findings.is_empty()))
+}
+
+pub(crate) fn coverage(
+    runs: u64,
+    seed: u64,
+    svg: Option<&Path>,
+    states: Option<&Path>,
+    json: bool,
+) -> Result<ExitCode, String> {
+    let mut swarm = Swarm::new(seed, &Profile::ALL);
+    while swarm.runs < runs {
+        swarm.run();
+    }
+    let coverage = &swarm.coverage;
+    let draw = |file: Option<&Path>, text: &dyn Fn() -> String| match file {
+        Some(path) => fs::write(path, text()).map_err(|error| format!("cannot write {}: {error}", path.display())),
+        None => Ok(()),
+    };
+    draw(svg, &|| matrix_svg(coverage))?;
+    draw(states, &states_svg)?;
+    for (phase, trigger, cell) in coverage.cells() {
+        let (count, why) = match cell {
+            Cell::Met(count) => (count, None),
+            Cell::Impossible(why) => (0, Some(why)),
+            Cell::Missed => (0, None),
+        };
+        let (phase, trigger) = (format!("{phase:?}"), format!("{trigger:?}"));
+        if json {
+            println!("{}", json!({ "phase": phase, "trigger": trigger, "count": count, "impossible": why }));
+        }
+    }
+    let [_, _, missed] = coverage.counts();
+    if !json {
+        println!("{BANNER}\n{coverage}\n\nWhy a cell cannot be met:");
+        print!("{}{}", reasons(coverage), story_of_findings(&swarm.findings));
+        println!("{BANNER}");
+    }
+    Ok(ExitCode::from(u8::from(missed > 0 || !swarm.findings.is_empty())))
+}
+
+/// Each reason once, with the cells that it is for.
+fn reasons(coverage: &Coverage) -> String {
+    let mut reasons: Vec<(&str, Vec<String>)> = vec![];
+    for (phase, trigger, cell) in coverage.cells() {
+        let Cell::Impossible(why) = cell else { continue };
+        let cell = format!("{phase:?}/{trigger:?}");
+        match reasons.iter_mut().find(|(reason, _)| *reason == why) {
+            Some((_, cells)) => cells.push(cell),
+            None => reasons.push((why, vec![cell])),
+        }
+    }
+    reasons.iter().map(|(why, cells)| format!("  {why}: {}\n", cells.join(", "))).collect()
+}

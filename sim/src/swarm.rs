@@ -1,0 +1,136 @@
+//! Many random runs, each in a world with a temper of its own.
+//!
+//! Faults that are drawn evenly hide each other: a guest that stops all the time never hangs. So every run draws how
+//! much it likes each kind of fault: some not at all, some wildly (Groce and others, "Swarm testing", 2012). A run has
+//! two parts: while the weather is bad every promise must be kept, and once it has calmed down the task must come to
+//! its end.
+
+use crate::act::{Act, Breadth, Director, Moment};
+use crate::choose::Prng;
+use crate::coverage::{Coverage, Watching};
+use crate::explore::Finding;
+use crate::invariant::Violation;
+use crate::plan::{Plan, Scribe};
+use crate::run::{Drive, Run};
+use crate::scenario::{Profile, Scenario};
+use crate::shrink;
+use crate::system::{Budget, System};
+
+/// A series of random runs: the same for the same seed.
+#[derive(Clone, Debug)]
+pub struct Swarm {
+    prng: Prng,
+    profiles: Vec<Profile>,
+    /// Runs so far.
+    pub runs: u64,
+    /// Steps of all of them.
+    pub steps: u64,
+    /// Faults and requests of all of them.
+    pub acts: u64,
+    /// Which cells of the core's table were met.
+    pub coverage: Coverage,
+    /// The first broken promise of each kind, shrunk.
+    pub findings: Vec<Finding>,
+}
+
+impl Swarm {
+    /// Runs in the worlds of these hypervisors.
+    #[must_use]
+    pub fn new(seed: u64, profiles: &[Profile]) -> Self {
+        Self {
+            prng: Prng::new(seed),
+            profiles: profiles.to_vec(),
+            runs: 0,
+            steps: 0,
+            acts: 0,
+            coverage: Coverage::default(),
+            findings: vec![],
+        }
+    }
+
+    /// One more run.
+    pub fn run(&mut self) {
+        let profile = self.profiles[self.prng.below(self.profiles.len().max(1) as u64) as usize];
+        let scenario = Scenario::of(profile);
+        let weather = Weather::draw(&mut self.prng);
+        let mut system = System::new(&scenario, weather.budget);
+        system.breadth = Breadth { all_kinds: true, ..Breadth::default() };
+        let mut scribe = Scribe::new(weather);
+        let mut drive = Drive { scenario: &scenario, steps: 0 };
+        let result = drive.to_the_end(&mut system, &mut Watching::new(&mut scribe, &mut self.coverage));
+        self.runs += 1;
+        self.steps += u64::from(drive.steps);
+        self.acts += scribe.lines.len() as u64;
+        if let Err(violation) = result {
+            self.note(violation, Plan { profile, lines: scribe.lines, ..Plan::default() });
+        }
+    }
+
+    fn note(&mut self, violation: Violation, plan: Plan) {
+        if let Some(same) = self.findings.iter_mut().find(|f| f.violation.is_like(&violation)) {
+            same.count += 1;
+            return;
+        }
+        let plan = shrink::shrink(&plan, &violation);
+        let trace = Run::of(&plan).trace;
+        self.findings.push(Finding { violation, plan, trace, count: 1 });
+    }
+}
+
+/// What a run likes, and for how long.
+#[derive(Clone, Debug)]
+struct Weather {
+    prng: Prng,
+    weights: [u8; Act::KINDS],
+    /// Something special at one question in so many.
+    rarity: u64,
+    /// It calms down after so many questions.
+    questions: u32,
+    budget: Budget,
+}
+
+impl Weather {
+    fn draw(prng: &mut Prng) -> Self {
+        let mut weights = [0; Act::KINDS];
+        for weight in &mut weights {
+            *weight = match prng.below(8) {
+                0..=3 => 0,
+                4..=6 => 1,
+                _ => 16,
+            };
+        }
+        Self {
+            weights,
+            rarity: 2 << prng.below(6),
+            questions: 20 << prng.below(6),
+            budget: Budget { faults: 1 << prng.below(6), requests: prng.below(9) as u8 },
+            prng: Prng::new(prng.next_u64()),
+        }
+    }
+}
+
+impl Director for Weather {
+    fn direct(&mut self, _: &Moment, options: &[Act]) -> usize {
+        if self.questions == 0 {
+            return 0;
+        }
+        self.questions -= 1;
+        if self.prng.below(self.rarity) != 0 {
+            return 0;
+        }
+        let weight = |act: &Act| u64::from(self.weights[act.kind()]);
+        let total: u64 = options.iter().map(weight).sum();
+        if total == 0 {
+            return 0;
+        }
+        let mut at = self.prng.below(total);
+        for (place, act) in options.iter().enumerate() {
+            let weight = u64::from(self.weights[act.kind()]);
+            if at < weight {
+                return place + 1;
+            }
+            at -= weight;
+        }
+        0
+    }
+}
