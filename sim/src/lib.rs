@@ -43,6 +43,7 @@ mod act;
 mod choose;
 mod disk;
 mod explore;
+pub mod grid;
 mod guest;
 mod hash;
 mod invariant;

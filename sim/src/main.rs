@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::json;
+use vmtask_sim::grid::Grid;
 use vmtask_sim::{Budget, Exploration, Explorer, Plan, Profile, Run, Seed};
 
 const BANNER: &str = "simulated: no virtual machine was started and nothing real was computed";
@@ -78,6 +79,27 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// A volunteer-computing project with many hosts: what virtual machines and checkpoints buy it.
+    Grid {
+        /// How many computers, each a machine of the core: from 10 to 4000000.
+        #[arg(long, default_value_t = 10_000)]
+        hosts: u32,
+        /// How many workunits; as many as hosts if left out.
+        #[arg(long)]
+        workunits: Option<u32>,
+        /// The same figures for the same seed.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many of the four arms are run side by side; each takes the memory of all hosts.
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=4))]
+        threads: u8,
+        /// Write a chart to this file, too.
+        #[arg(long, value_name = "FILE")]
+        svg: Option<std::path::PathBuf>,
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -116,6 +138,10 @@ fn main() -> ExitCode {
             let budget = Budget { faults, requests };
             let explorer = |profile| Explorer { profile, budget, latest, max_states, max_findings: 20 };
             Ok(explore(profiles.into_iter().map(explorer), json))
+        }
+        Command::Grid { hosts, workunits, seed, threads, svg, json } => {
+            let grid = Grid::new(hosts, workunits.unwrap_or(hosts), seed);
+            grid.map_err(|error| error.to_string()).and_then(|grid| run_grid(&grid, threads, svg.as_deref(), json))
         }
     };
     result.unwrap_or_else(|message| {
@@ -259,4 +285,45 @@ fn story_of_exploration(explorer: &Explorer, found: &Exploration, seconds: f64) 
         );
     }
     text
+}
+
+fn run_grid(grid: &Grid, threads: u8, svg: Option<&std::path::Path>, json: bool) -> Result<ExitCode, String> {
+    // Before the long part: a file that cannot be written should not cost it.
+    let cannot = |path: &std::path::Path, error| format!("cannot write the chart {}: {error}", path.display());
+    if let Some(path) = svg {
+        std::fs::File::create(path).map_err(|error| cannot(path, error))?;
+    }
+    let started = Instant::now();
+    let report = match grid.run(threads.into()) {
+        Ok(report) => report,
+        Err(error) if error.is_broken_promise() => {
+            eprintln!("vmsim: {error}");
+            return Ok(ExitCode::from(1));
+        }
+        Err(error) => return Err(error.to_string()),
+    };
+    let seconds = started.elapsed().as_secs_f64();
+    let (bytes, peak) = (Grid::bytes_per_host(), peak_memory());
+    if json {
+        let mut all = report.json();
+        all["seconds"] = json!(seconds);
+        all["bytes_per_host"] = json!(bytes);
+        all["peak_rss_bytes"] = json!(peak);
+        println!("{all}");
+    } else {
+        println!("{BANNER}\n{}", report.table());
+        let peak = peak.map_or_else(String::new, |peak| format!(", {} MiB of memory at most", peak >> 20));
+        println!("{seconds:.1} s{peak}, {bytes} bytes a host and arm, {threads} arms at a time\n{BANNER}");
+    }
+    if let Some(path) = svg {
+        std::fs::write(path, report.svg()).map_err(|error| cannot(path, error))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The most memory that this process has had at once, in bytes, where the system says so.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
 }
