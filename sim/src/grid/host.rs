@@ -251,6 +251,7 @@ impl Host {
                 let Some((_, id)) = self.fence.take() else { return Ok(()) };
                 // A guest whose agent only had to be revived, or one that had to be powered off.
                 if once_in(&mut self.prng, 2) {
+                    tally.crashes += u64::from(self.vm.power != Power::Off);
                     self.vm.power_off(self.now, Loss::Crash, &mut tally.hours);
                 }
                 self.feed(env, tally, Input::Fenced { id, survived: self.vm.power != Power::Off })

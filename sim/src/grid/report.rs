@@ -37,7 +37,8 @@ pub struct Figures {
     pub lost_by_switching_off_ms: u64,
     /// How much of that was thrown away with copies that were aborted or failed.
     pub thrown_away_ms: u64,
-    /// How often a manager was killed, the power failed, or a guest stopped.
+    /// How often a manager was killed, the power failed, a guest stopped, or one had to be stopped with a command that
+    /// hung.
     pub crashes: u64,
     /// How often a computer was switched off while it computed.
     pub quits: u64,
