@@ -2,8 +2,10 @@
 //!
 //! *Reducing Heterogeneity in Volunteer Computing using Virtual Machines* sums the first thousand terms of the Leibniz
 //! series with several compilers, and gets 3.140592860 on openSUSE 11 and in the virtual machine, and something else
-//! elsewhere. Its source, compiled in fourteen ways (`vmtask demo` does it again), gives five values. A class is the
-//! hosts on which a native program gives one of them; its share is the number of builds that print that value.
+//! elsewhere. The table's experiment, repeated with the compilers of today (`vmtask demo` does it again), gives five
+//! values from one source. A class is the hosts on which a native program gives one of them. How many hosts are of
+//! which class nobody has counted: here it goes by the number of builds that print its value, those that differ in
+//! nothing but `-O1` to `-O3` counted once.
 
 use crate::choose::Prng;
 
