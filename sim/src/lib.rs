@@ -29,6 +29,8 @@
 //! # Ok::<(), vmtask_sim::PlanSyntaxError>(())
 //! ```
 //!
+//! [`grid`] is another world: not every interleaving of one task, but a volunteer-computing project of a million hosts.
+//!
 //! # What is simulated, and what is not
 //!
 //! Commands act in one instant, or not, or late; slices of long ones take a second each, and the program a second a
@@ -45,6 +47,7 @@ mod coverage;
 mod diagram;
 mod disk;
 mod explore;
+pub mod grid;
 mod guest;
 mod hash;
 mod invariant;

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks through these")]
 
+mod grid;
 mod searches;
 
 use std::fmt::Write as _;
@@ -16,6 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::json;
+use vmtask_sim::grid::Grid;
 use vmtask_sim::{Breadth, Budget, Explorer, Plan, Profile, Run, Seed};
 
 const BANNER: &str = "simulated: no virtual machine was started and nothing real was computed";
@@ -121,6 +123,27 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// A volunteer-computing project with many hosts: what virtual machines and checkpoints buy it.
+    Grid {
+        /// How many computers, each a machine of the core: from 10 to 4000000.
+        #[arg(long, default_value_t = 10_000)]
+        hosts: u32,
+        /// How many workunits; as many as hosts if left out.
+        #[arg(long)]
+        workunits: Option<u32>,
+        /// The same figures for the same seed.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many of the four arms are run side by side; each takes the memory of all hosts.
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=4))]
+        threads: u8,
+        /// Write a chart to this file, too.
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -172,6 +195,10 @@ fn main() -> ExitCode {
         }
         Command::Coverage { runs, seed, svg, states, json } => {
             searches::coverage(runs, seed, svg.as_deref(), states.as_deref(), json)
+        }
+        Command::Grid { hosts, workunits, seed, threads, svg, json } => {
+            let grid = Grid::new(hosts, workunits.unwrap_or(hosts), seed);
+            grid.map_err(|error| error.to_string()).and_then(|grid| grid::run(&grid, threads, svg.as_deref(), json))
         }
     };
     result.unwrap_or_else(|message| {
