@@ -318,9 +318,11 @@ impl Spy {
         };
     }
 
-    pub(crate) fn hash_into(&self, h: &mut impl std::hash::Hasher, now: u64) {
+    /// Times are told apart by how far off they are: true ones from `now`, the manager's from `machine_now`.
+    pub(crate) fn hash_into(&self, h: &mut impl std::hash::Hasher, now: u64, machine_now: Instant) {
         let left = |by: Option<u64>| by.map(|by| by.saturating_sub(now));
-        (self.awaiting.map(|(c, _)| c.op), self.fencing, self.fence_failed, self.unresolved.map(|(_, op)| op)).hash(h);
+        self.awaiting.map(|(c, deadline)| (c.op, deadline.since(machine_now))).hash(h);
+        (self.fencing, self.fence_failed, self.unresolved.map(|(_, op)| op)).hash(h);
         self.blind.hash(h);
         (self.aborted, left(self.suspend_by), left(self.quit), left(self.abort_by)).hash(h);
         // How many faults there were matters for two promises only in so far as there were any.

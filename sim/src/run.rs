@@ -40,10 +40,10 @@ impl Run {
         let requests = plan.lines.iter().filter(|l| l.act.is_request()).count();
         let few = |n: usize| u8::try_from(n).unwrap_or(u8::MAX);
         let chance = plan.seed.unwrap_or(crate::plan::Seed { seed: 0, faults: 0, requests: 0 });
-        let budget = Budget {
-            faults: few(plan.lines.len() - requests).saturating_add(chance.faults),
-            requests: few(requests).saturating_add(chance.requests),
-        };
+        let budget = Budget::of(
+            few(plan.lines.len() - requests).saturating_add(chance.faults),
+            few(requests).saturating_add(chance.requests),
+        );
         let mut trace = vec![];
         let mut script = Script::new(&plan.lines, Chance::new(chance));
         let mut scribe = Scribe::new(Tracing::new(&mut script, &mut trace));

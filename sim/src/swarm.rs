@@ -103,7 +103,7 @@ impl Weather {
             weights,
             rarity: 2 << prng.below(6),
             questions: 20 << prng.below(6),
-            budget: Budget { faults: 1 << prng.below(6), requests: prng.below(9) as u8 },
+            budget: Budget::of(1 << prng.below(6), prng.below(9) as u8),
             prng: Prng::new(prng.next_u64()),
         }
     }

@@ -32,6 +32,36 @@ pub struct Budget {
     pub faults: u8,
     /// So many requests.
     pub requests: u8,
+    /// So many of both together.
+    pub acts: u8,
+}
+
+impl Budget {
+    /// So many faults and so many requests.
+    #[must_use]
+    pub const fn of(faults: u8, requests: u8) -> Self {
+        Self { faults, requests, acts: faults.saturating_add(requests) }
+    }
+
+    /// The same, but no more than so many together.
+    #[must_use]
+    pub fn at_most(self, acts: u8) -> Self {
+        let acts = acts.min(self.acts);
+        // What can never be spent is not there: budgets that allow the same are equal.
+        Self { faults: self.faults.min(acts), requests: self.requests.min(acts), acts }
+    }
+
+    fn spend(&mut self, act: Act) {
+        let left = if act.is_request() { &mut self.requests } else { &mut self.faults };
+        *left -= 1;
+        *self = self.at_most(self.acts - 1);
+    }
+
+    /// Whether nothing is left.
+    #[must_use]
+    pub const fn is_spent(self) -> bool {
+        self.faults == 0 && self.requests == 0
+    }
 }
 
 /// Machine, world, and everything between them.
@@ -244,10 +274,8 @@ impl System {
         }
         let act = *options.get(director.direct(&moment, options).checked_sub(1)?)?;
         director.tell(self.now, &Told::Act(act));
-        if act.is_request() {
-            self.budget.requests -= 1;
-        } else {
-            self.budget.faults -= 1;
+        self.budget.spend(act);
+        if !act.is_request() {
             self.spy.faults += 1;
             self.spy.harmless += u16::from(act.is_harmless());
         }
@@ -319,7 +347,7 @@ impl System {
 
     /// Whether something special happened now.
     fn interfere(&mut self, scenario: &Scenario, director: &mut impl Director) -> Result<bool, Violation> {
-        let Budget { faults, requests } = self.budget;
+        let Budget { faults, requests, .. } = self.budget;
         if faults == 0 && requests == 0 {
             return Ok(false);
         }
@@ -535,17 +563,11 @@ impl System {
 
     /// A hung command whose time has come.
     fn count_down(&mut self) -> Option<Command> {
-        let mut due = None;
-        for place in &mut self.late {
-            if let Some(late) = place {
-                late.steps = late.steps.saturating_sub(1);
-                if late.steps == 0 && due.is_none() {
-                    due = Some(late.command);
-                    *place = None;
-                }
-            }
+        for late in self.late.iter_mut().flatten() {
+            late.steps = late.steps.saturating_sub(1);
         }
-        due
+        let due = self.late.iter().position(|late| late.is_some_and(|late| late.steps == 0))?;
+        take(&mut self.late, due).map(|late| late.command)
     }
 
     fn act_late(&mut self, scenario: &Scenario, director: &mut impl Director, command: &Command) {
@@ -654,7 +676,7 @@ impl System {
         director: &mut impl Director,
         place: usize,
     ) -> Result<(), Violation> {
-        let Some(mail) = self.replies[place].take() else { return Ok(()) };
+        let Some(mail) = take(&mut self.replies, place) else { return Ok(()) };
         let (id, result) = mail.what;
         match mail.nth {
             0 => self.mark_other(),
@@ -670,7 +692,7 @@ impl System {
         director: &mut impl Director,
         place: usize,
     ) -> Result<(), Violation> {
-        let Some(mail) = self.events[place].take() else { return Ok(()) };
+        let Some(mail) = take(&mut self.events, place) else { return Ok(()) };
         let (boot, event) = mail.what;
         match mail.nth {
             0 => self.mark_other(),
@@ -813,7 +835,7 @@ impl System {
         (self.disk.load().as_ref().map(relative), self.disk.previous.as_ref().map(relative)).hash(h);
         (self.budget, self.start_due).hash(h);
         let after = |at: u64| at.saturating_sub(self.now);
-        self.worker.map(|j| (j.command.op, after(j.at), j.act)).hash(h);
+        self.worker.map(|j| (j.command.op, after(j.at), j.command.deadline.since(now), j.act)).hash(h);
         self.late.map(|l| l.map(|l| (l.command.op, l.steps, self.spy.is_awaited(l.command.id)))).hash(h);
         for mail in self.replies.iter().flatten() {
             (after(mail.at), self.spy.is_awaited(mail.what.0), mail.what.1).hash(h);
@@ -827,7 +849,7 @@ impl System {
         if self.is_held() {
             self.now.saturating_sub(self.phase_since).min(SUSPENDED).hash(h);
         }
-        self.spy.hash_into(h, self.now);
+        self.spy.hash_into(h, self.now, now);
         hasher.finish128()
     }
 
@@ -863,6 +885,13 @@ const fn old_news(stale: Stale) -> Input {
         Stale::Event => Input::Observed { boot: Boot { epoch: 0, seq: 1 }, event: Event::GuestStopped },
         Stale::Record => Input::Persisted(JournalSeq(0)),
     }
+}
+
+/// Takes what is in a place; what comes after moves up, so that the first free place is behind everything that waits.
+fn take<T>(places: &mut [Option<T>], place: usize) -> Option<T> {
+    let taken = places[place].take();
+    places[place..].rotate_left(1);
+    taken
 }
 
 /// Puts mail into the first free place; what comes when all are taken is lost, as in a full socket.

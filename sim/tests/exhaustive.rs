@@ -2,13 +2,18 @@
 
 #![allow(missing_docs, reason = "tests")]
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::num::NonZeroUsize;
+
 use rstest::rstest;
-use vmtask_sim::{Breadth, Budget, Exploration, Explorer, Profile};
+use vmtask_sim::{Budget, ByNumber, Calm, Exploration, Explorer, Odometer, Profile, Scenario, Status, System};
+
+const TWO: NonZeroUsize = NonZeroUsize::new(2).unwrap();
 
 fn explore(profile: Profile, faults: u8, requests: u8) -> Exploration {
-    let budget = Budget { faults, requests };
-    let explorer = Explorer { profile, budget, breadth: Breadth::default(), max_states: 2_000_000, max_findings: 20 };
-    let found = explorer.explore(|_, _| {});
+    let explorer = Explorer { workers: TWO, ..Explorer::new(profile, Budget::of(faults, requests)) };
+    let found = explorer.explore(|_| {});
     if let Some(finding) = found.findings.first() {
         panic!("{}: {}\n{}\n{}", profile.name(), finding.violation, finding.plan, finding.trace.join("\n"));
     }
@@ -43,8 +48,50 @@ fn a_larger_budget_visits_more_and_the_same_budget_the_same() {
 
 #[test]
 fn a_search_that_is_given_up_says_so() {
-    let budget = Budget { faults: 2, requests: 2 };
-    let explorer =
-        Explorer { profile: Profile::Qemu, budget, breadth: Breadth::default(), max_states: 1000, max_findings: 1 };
-    assert!(!explorer.explore(|_, _| {}).complete);
+    let explorer = Explorer { max_states: 1000, ..Explorer::new(Profile::Qemu, Budget::of(2, 2)) };
+    assert!(!explorer.explore(|_| {}).complete);
+}
+
+#[test]
+fn as_many_workers_as_you_like_find_the_same() {
+    let count = |workers| {
+        let budget = Budget::of(1, 1);
+        let found = Explorer { workers, ..Explorer::new(Profile::Plain, budget) }.explore(|_| {});
+        (found.states, found.transitions, found.longest_way_home, found.ends, found.coverage)
+    };
+    assert_eq!(count(NonZeroUsize::MIN), count(TWO));
+}
+
+/// If they did not, a search would miss what only one of them leads to.
+#[rstest]
+#[case::qemu(Profile::Qemu, Budget::of(1, 0))]
+#[case::warm(Profile::Warm, Budget::of(0, 1))]
+#[case::vix(Profile::Vix, Budget::of(1, 0))]
+#[case::plain(Profile::Plain, Budget::of(1, 1))]
+fn states_with_the_same_fingerprint_go_on_alike(#[case] profile: Profile, #[case] budget: Budget) {
+    let scenario = Scenario::of(profile);
+    let mut known: HashMap<u128, Option<u128>> = HashMap::new();
+    let mut waiting = vec![System::new(&scenario, budget)];
+    while let Some(system) = waiting.pop() {
+        let mut odometer = Odometer::default();
+        loop {
+            let mut next = system.clone();
+            if let Ok(Status::Going) = next.step(&scenario, &mut ByNumber(&mut odometer)) {
+                let mut beyond = next.clone();
+                let status = beyond.step(&scenario, &mut ByNumber(Calm));
+                let beyond = matches!(status, Ok(Status::Going)).then(|| beyond.fingerprint());
+                match known.entry(next.fingerprint()) {
+                    Entry::Occupied(seen) => assert_eq!(*seen.get(), beyond, "{next:?}"),
+                    Entry::Vacant(place) => {
+                        place.insert(beyond);
+                        waiting.push(next);
+                    }
+                }
+            }
+            if !odometer.advance() {
+                break;
+            }
+        }
+    }
+    assert!(known.len() > 1000);
 }

@@ -143,7 +143,7 @@ proptest! {
 #[test]
 fn the_plan_of_a_recorded_run_and_its_recorded_answers_lead_to_the_same_state() {
     let scenario = Scenario::of(Profile::Vix);
-    let budget = vmtask_sim::Budget { faults: 3, requests: 2 };
+    let budget = vmtask_sim::Budget::of(3, 2);
     let mut recording = Recording::new(Seldom::new(20_250, 20));
     let end = |mut director: Scribe<ByNumber<&mut dyn vmtask_sim::Choose>>| {
         let mut system = System::new(&scenario, budget);

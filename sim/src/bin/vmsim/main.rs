@@ -14,11 +14,12 @@ use std::io::Read as _;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::json;
 use vmtask_sim::grid::Grid;
-use vmtask_sim::{Breadth, Budget, Explorer, Plan, Profile, Run, Seed};
+use vmtask_sim::{Breadth, Budget, Plan, Profile, Run, Seed};
 
 const BANNER: &str = "simulated: no virtual machine was started and nothing real was computed";
 
@@ -77,9 +78,15 @@ enum Command {
         /// A command that hangs acts up to so many steps later, or never.
         #[arg(long, default_value_t = 6)]
         latest: u8,
-        /// Give up after so many states (each takes about 40 bytes, and those at the frontier 3 KiB).
-        #[arg(long, default_value_t = 20_000_000)]
+        /// Give up after so many states (each takes about 45 bytes, and those at the frontier 3 KiB).
+        #[arg(long, default_value_t = 100_000_000)]
         max_states: usize,
+        /// Give up after so long.
+        #[arg(long)]
+        seconds: Option<u64>,
+        /// How many look at once; as many as there are processors if left out.
+        #[arg(long)]
+        threads: Option<NonZeroUsize>,
         /// One JSON object a line.
         #[arg(long)]
         json: bool,
@@ -177,17 +184,18 @@ fn main() -> ExitCode {
             })
         }
         Command::Replay { plan, json } => read(&plan).map(|plan| run(&plan, false, json)),
-        Command::Explore { faults, requests, scenario, latest, max_states, json } => {
+        Command::Explore { faults, requests, scenario, latest, max_states, seconds, threads, json } => {
             let profiles = scenario.map_or_else(|| Profile::ALL.to_vec(), |s| vec![s.into()]);
-            let budget = Budget { faults, requests };
-            let explorer = |profile| Explorer {
-                profile,
+            let budget = Budget::of(faults, requests);
+            let search = searches::Search {
+                profiles,
                 budget,
                 breadth: Breadth { latest, ..Breadth::default() },
                 max_states,
-                max_findings: 20,
+                time: seconds.map(Duration::from_secs),
+                threads,
             };
-            Ok(searches::explore(profiles.into_iter().map(explorer), json))
+            Ok(searches::explore(&search, json))
         }
         Command::Swarm { seconds, runs, seed, scenario, threads, json } => {
             let profiles = scenario.map_or_else(|| Profile::ALL.to_vec(), |s| vec![s.into()]);

@@ -8,36 +8,79 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
-use vmtask_sim::{Budget, Cell, Coverage, Exploration, Explorer, Finding, Profile, Swarm, matrix_svg, states_svg};
+use vmtask_sim::{
+    Breadth, Budget, Cell, Coverage, Exploration, Explorer, Finding, Profile, Swarm, matrix_svg, states_svg,
+};
 
 use crate::BANNER;
 
-pub(crate) fn explore(explorers: impl Iterator<Item = Explorer>, json: bool) -> ExitCode {
+/// A search for every run within a budget.
+pub(crate) struct Search {
+    pub(crate) profiles: Vec<Profile>,
+    pub(crate) budget: Budget,
+    pub(crate) breadth: Breadth,
+    pub(crate) max_states: usize,
+    /// For all of it.
+    pub(crate) time: Option<Duration>,
+    pub(crate) threads: Option<NonZeroUsize>,
+}
+
+/// With one thing that goes otherwise at first, then with two, and so on: a search that is given up has been complete up
+/// to some number, and the first run that breaks a promise has as few as possible.
+pub(crate) fn explore(search: &Search, json: bool) -> ExitCode {
     if !json {
         println!("{BANNER}");
     }
+    let started = Instant::now();
     let (mut broken, mut complete) = (0, true);
-    for explorer in explorers {
-        let started = Instant::now();
-        let found = explorer.explore(|_, _| {});
-        broken += found.findings.len();
-        complete &= found.complete;
-        let seconds = started.elapsed().as_secs_f64();
-        if json {
-            println!("{}", summary_of_exploration(&explorer, &found, seconds));
-        } else {
-            print!("{}", story_of_exploration(&explorer, &found, seconds));
+    let workers = search.threads.unwrap_or_else(processors);
+    for acts in 0..=search.budget.acts {
+        for &profile in &search.profiles {
+            let explorer = Explorer {
+                breadth: search.breadth,
+                max_states: search.max_states,
+                time: search.time.map(|time| time.saturating_sub(started.elapsed())),
+                workers,
+                ..Explorer::new(profile, search.budget.at_most(acts))
+            };
+            let since = Instant::now();
+            let bar = bar();
+            let found = explorer.explore(|states| bar.set_message(format!("{states} states")));
+            bar.finish_and_clear();
+            broken += found.findings.len();
+            complete &= found.complete;
+            let seconds = since.elapsed().as_secs_f64();
+            if json {
+                println!("{}", summary_of_exploration(&explorer, &found, seconds));
+            } else {
+                print!("{}", story_of_exploration(&explorer, &found, seconds));
+            }
+        }
+        if broken > 0 || !complete {
+            break;
         }
     }
     if !json {
-        println!("{BANNER}");
+        println!("{:.1} s in all, {workers} threads\n{BANNER}", started.elapsed().as_secs_f64());
     }
     match (broken, complete) {
         (0, true) => ExitCode::SUCCESS,
         (0, false) => ExitCode::from(3),
         _ => ExitCode::from(1),
     }
+}
+
+/// On a terminal only.
+fn bar() -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    bar.enable_steady_tick(Duration::from_secs(1));
+    bar
+}
+
+fn processors() -> NonZeroUsize {
+    thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
 fn summary_of_exploration(explorer: &Explorer, found: &Exploration, seconds: f64) -> serde_json::Value {
@@ -49,7 +92,7 @@ fn summary_of_exploration(explorer: &Explorer, found: &Exploration, seconds: f64
         "latest": explorer.breadth.latest,
         "states": found.states,
         "transitions": found.transitions,
-        "depth": found.depth,
+        "acts": explorer.budget.acts,
         "longest_way_home": found.longest_way_home,
         "completed": found.ends[0],
         "aborted": found.ends[1],
@@ -66,14 +109,14 @@ fn violations(findings: &[Finding]) -> Vec<Value> {
 }
 
 fn story_of_exploration(explorer: &Explorer, found: &Exploration, seconds: f64) -> String {
-    let Budget { faults, requests } = explorer.budget;
+    let Budget { faults, requests, acts } = explorer.budget;
+    let together = if acts < faults + requests { format!(", {acts} together") } else { String::new() };
     let mut text = format!(
-        "scenario {}: every run with at most {faults} faults and {requests} requests, each at every moment\n  \
-         {} states, {} transitions, at most {} steps deep, in {seconds:.1} s\n",
+        "scenario {}: every run with at most {faults} faults and {requests} requests{together}, each at every moment\n  \
+         {} states, {} transitions, in {seconds:.1} s\n",
         explorer.profile.name(),
         found.states,
         found.transitions,
-        found.depth,
     );
     if found.complete {
         let _ = writeln!(
@@ -109,7 +152,6 @@ pub(crate) fn swarm(series: &Series, json: bool) -> ExitCode {
     let seed = series.seed.unwrap_or_else(|| {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64 % 1_000_000_007)
     });
-    let processors = || thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let threads = series.threads.unwrap_or_else(processors).get();
     if !json {
         println!("{BANNER}\nseed {seed}, {threads} threads");
