@@ -1,9 +1,9 @@
 //! A peer that says what a script says.
 //!
-//! The script is split at bytes 0. Each part is sent as soon as the one before is out, except that one with `$ID` waits
-//! for the next question that carries a number and puts that in its place; `cut` closes the connection, and what follows
-//! goes over the next one. After the last part, whoever still waits is fenced: a run takes no longer than its script.
-//! The connection is then closed, or, if the script begins with `~`, left open in silence.
+//! The script is split at bytes 0. Each part is the answer to one question, and `$ID` in it stands for the number of the
+//! last question that had one; a part that begins with `+` is sent unasked, and `cut` closes the connection, so that what
+//! follows goes over the next one. After the last part has been read, whoever still waits is fenced: a run takes no
+//! longer than its script. The connection is then closed, or, if the script begins with `~`, left open in silence.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -14,9 +14,9 @@ use std::time::Duration;
 use vmtask_driver::EffectToken;
 use vmtask_qemu::wait::Wait;
 
-/// How long a part with `$ID` waits for a question. If none comes in that time, the two are out of step, as a peer that
-/// is up to no good would have it, and the later parts wait hardly at all.
-const PATIENCE: Duration = Duration::from_millis(5);
+/// How long a part waits for a question. If none comes in that time, the two are out of step, as a peer that is up to no
+/// good would have it, and the later parts wait hardly at all.
+const PATIENCE: Duration = Duration::from_millis(20);
 const IMPATIENCE: Duration = Duration::from_millis(1);
 /// More parts say nothing new.
 const LONGEST: usize = 64;
@@ -48,18 +48,26 @@ fn serve(streams: &mpsc::Receiver<UnixStream>, script: &[u8], token: &EffectToke
     let (silent, script) = script.strip_prefix(b"~").map_or((false, script), |rest| (true, rest));
     let mut parts = script.split(|&byte| byte == 0).take(LONGEST);
     let mut held = Vec::new();
-    let mut ids = Ids { patience: PATIENCE, last: 0 };
+    let mut ear = Ear { patience: PATIENCE, id: 0 };
     'connections: for mut stream in streams {
-        let mut buffer = Vec::new();
+        let mut heard = Vec::new();
         for part in parts.by_ref() {
             if part == b"cut" {
                 continue 'connections;
             }
-            let part = ids.fill_in(part, &mut stream, &mut buffer);
-            if stream.write_all(&part).is_err() {
+            let part = match part.strip_prefix(b"+") {
+                Some(unasked) => unasked,
+                None => {
+                    ear.question(&mut stream, &mut heard);
+                    part
+                }
+            };
+            if stream.write_all(&ear.fill_in(part)).is_err() {
                 continue 'connections;
             }
         }
+        // The next question shows that the last answer was read.
+        ear.question(&mut stream, &mut heard);
         token.revoke();
         if silent {
             held.push(stream);
@@ -67,38 +75,39 @@ fn serve(streams: &mpsc::Receiver<UnixStream>, script: &[u8], token: &EffectToke
     }
 }
 
-/// The numbers of questions.
-struct Ids {
+/// Listens for questions, each a line.
+struct Ear {
     patience: Duration,
-    last: u64,
+    /// The number of the last question that had one.
+    id: u64,
 }
 
-impl Ids {
-    /// A part of the script as it is sent.
-    fn fill_in(&mut self, part: &[u8], stream: &mut UnixStream, buffer: &mut Vec<u8>) -> Vec<u8> {
-        const PLACE: &[u8] = b"$ID";
-        let Some(at) = part.windows(PLACE.len()).position(|window| window == PLACE) else { return part.to_vec() };
-        match self.next(stream, buffer) {
-            Some(id) => self.last = id,
-            None => self.patience = IMPATIENCE,
-        }
-        [&part[..at], self.last.to_string().as_bytes(), &part[at + PLACE.len()..]].concat()
-    }
-
-    /// The number of the next question that has one.
-    fn next(&self, stream: &mut UnixStream, buffer: &mut Vec<u8>) -> Option<u64> {
-        stream.set_read_timeout(Some(self.patience)).ok()?;
-        loop {
-            while let Some(end) = buffer.iter().position(|&byte| byte == b'\n') {
-                let line: Vec<u8> = buffer.drain(..=end).collect();
-                if let Some(id) = number_in(&line) {
-                    return Some(id);
-                }
+impl Ear {
+    /// Waits for a question.
+    fn question(&mut self, stream: &mut UnixStream, heard: &mut Vec<u8>) {
+        let end = loop {
+            if let Some(end) = heard.iter().position(|&byte| byte == b'\n') {
+                break end;
             }
             let mut block = [0; 4096];
-            let got = stream.read(&mut block).ok().filter(|&got| got > 0)?;
-            buffer.extend_from_slice(&block[..got]);
-        }
+            let got = stream.set_read_timeout(Some(self.patience)).and_then(|()| stream.read(&mut block));
+            match got {
+                Ok(got) if got > 0 => heard.extend_from_slice(&block[..got]),
+                _ => {
+                    self.patience = IMPATIENCE;
+                    return;
+                }
+            }
+        };
+        let line: Vec<u8> = heard.drain(..=end).collect();
+        self.id = number_in(&line).unwrap_or(self.id);
+    }
+
+    /// A part of the script as it is sent.
+    fn fill_in(&self, part: &[u8]) -> Vec<u8> {
+        const PLACE: &[u8] = b"$ID";
+        let Some(at) = part.windows(PLACE.len()).position(|window| window == PLACE) else { return part.to_vec() };
+        [&part[..at], self.id.to_string().as_bytes(), &part[at + PLACE.len()..]].concat()
     }
 }
 
