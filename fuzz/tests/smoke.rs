@@ -68,7 +68,7 @@ fn mutate(bytes: &mut Vec<u8>, other: &[u8], prng: &mut Prng) {
 #[case("task_toml", 3000)]
 #[case("platform_xml", 3000)]
 #[case("plan", 3000)]
-#[cfg_attr(target_os = "linux", case("agent", 100))]
+#[cfg_attr(target_os = "linux", case("agent", 60))]
 #[cfg_attr(target_os = "linux", case("qmp", 100))]
 fn the_corpus_and_its_mutations_break_no_promise(#[case] name: &str, #[case] mutations: u64) {
     let (_, target) = *TARGETS.iter().find(|(target, _)| *target == name).unwrap();
