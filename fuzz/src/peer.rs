@@ -18,8 +18,8 @@ use vmtask_qemu::wait::Wait;
 /// good would have it, and the later parts wait hardly at all.
 const PATIENCE: Duration = Duration::from_millis(20);
 const IMPATIENCE: Duration = Duration::from_millis(1);
-/// More parts say nothing new.
-const LONGEST: usize = 64;
+/// More parts say nothing new, and many of them are waited for.
+const LONGEST: usize = 24;
 /// Never waited for: the token is revoked long before.
 const FOR_EVER: Duration = Duration::from_secs(600);
 
