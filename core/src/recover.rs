@@ -290,5 +290,12 @@ fn check(record: &Record) -> Result<(), RestoreError> {
     if record.seq.0 == 0 {
         return contradiction("its number is 0, which no record has");
     }
+    if record.next_generation < Generation::FIRST || record.pending.is_some_and(|g| g < Generation::FIRST) {
+        return contradiction("it has a checkpoint with number 0, and they count from 1");
+    }
+    // Nobody has counted so far. From here on a count could run over, and a later record have a smaller number.
+    if record.seq.0.max(record.elapsed_ms) > u64::MAX / 2 {
+        return contradiction("it has a number or a time that no machine lives to see");
+    }
     Ok(())
 }

@@ -611,6 +611,14 @@ fn a_finished_task_is_over_at_once_and_a_failed_one_runs_again() {
     Record { seq: JournalSeq(1), ended: true, ..Record::new() },
     RestoreError::Contradiction { what: "the task has ended, but not how" }
 )]
+#[case::no_checkpoint(
+    Record { seq: JournalSeq(1), next_generation: Generation(0), ..Record::new() },
+    RestoreError::Contradiction { what: "it has a checkpoint with number 0, and they count from 1" }
+)]
+#[case::the_largest_number(
+    Record { seq: JournalSeq(u64::MAX), ..Record::new() },
+    RestoreError::Contradiction { what: "it has a number or a time that no machine lives to see" }
+)]
 fn a_record_that_no_machine_has_written_is_refused(#[case] record: Record, #[case] why: RestoreError) {
     assert_eq!(Task::restore(record, plan(), 1).map(|_| ()), Err(why));
 }
