@@ -51,6 +51,8 @@ pub mod grid;
 mod guest;
 mod hash;
 mod invariant;
+#[cfg(feature = "stateright")]
+pub mod model;
 mod parse;
 mod plan;
 mod run;
