@@ -5,16 +5,19 @@
 
 use std::hash::Hasher;
 
-/// Two multiply-and-fold lanes, as in wyhash, with different constants.
+/// Two multiply-and-fold lanes, as in wyhash, with different constants, that take two words at once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fingerprint {
     a: u64,
     b: u64,
+    /// The first word of two.
+    first: u64,
+    has_first: bool,
 }
 
 impl Default for Fingerprint {
     fn default() -> Self {
-        Self { a: 0x9e37_79b9_7f4a_7c15, b: 0xd1b5_4a32_d192_ed03 }
+        Self { a: 0x9e37_79b9_7f4a_7c15, b: 0xd1b5_4a32_d192_ed03, first: 0, has_first: false }
     }
 }
 
@@ -25,13 +28,25 @@ const fn fold(x: u64, y: u64) -> u64 {
 
 impl Fingerprint {
     const fn mix(&mut self, word: u64) {
-        self.a = fold(self.a ^ word, 0xa076_1d64_78bd_642f).wrapping_add(self.b);
-        self.b = fold(self.b ^ word.rotate_left(29), 0xe703_7ed1_a0b4_28db) ^ self.a.rotate_left(17);
+        if !self.has_first {
+            (self.first, self.has_first) = (word, true);
+            return;
+        }
+        self.has_first = false;
+        self.mix_two(self.first, word);
+    }
+
+    const fn mix_two(&mut self, first: u64, second: u64) {
+        let a = fold(self.a ^ first, second ^ 0xa076_1d64_78bd_642f).wrapping_add(self.b);
+        self.b = fold(self.b ^ second.rotate_left(29), first ^ 0xe703_7ed1_a0b4_28db) ^ self.a.rotate_left(17);
+        self.a = a;
     }
 
     pub(crate) fn finish128(mut self) -> u128 {
-        self.mix(0x5851_f42d_4c95_7f2d);
-        self.mix(0x1405_7b7e_f767_814f);
+        // Where the words end is part of what they say.
+        let odd = self.has_first;
+        self.mix_two(if odd { self.first } else { 0 }, odd as u64);
+        self.mix_two(0x5851_f42d_4c95_7f2d, 0x1405_7b7e_f767_814f);
         u128::from(self.a) << 64 | u128::from(self.b)
     }
 }
