@@ -828,6 +828,10 @@ impl System {
         } else {
             self.machine.canonical(now).hash(h);
         }
+        if self.budget.faults > 0 {
+            // By how much a jump of the clock would move the timers.
+            now.since(told).hash(h);
+        }
         let mut world = self.world.clone();
         let here = (self.spy.boot == Some(world.boot), world.boot.epoch == self.epoch);
         world.boot = Boot { epoch: 0, seq: 0 };

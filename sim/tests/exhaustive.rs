@@ -62,6 +62,20 @@ fn as_many_workers_as_you_like_find_the_same() {
     assert_eq!(count(NonZeroUsize::MIN), count(TWO));
 }
 
+/// Where each answer to each question leads from here.
+fn successors(scenario: &Scenario, system: &System) -> Vec<(Option<u128>, System)> {
+    let mut odometer = Odometer::default();
+    let mut found = vec![];
+    loop {
+        let mut next = system.clone();
+        let status = next.step(scenario, &mut ByNumber(&mut odometer));
+        found.push((matches!(status, Ok(Status::Going)).then(|| next.fingerprint()), next));
+        if !odometer.advance() {
+            return found;
+        }
+    }
+}
+
 /// If they did not, a search would miss what only one of them leads to.
 #[rstest]
 #[case::qemu(Profile::Qemu, Budget::of(1, 0))]
@@ -70,26 +84,18 @@ fn as_many_workers_as_you_like_find_the_same() {
 #[case::plain(Profile::Plain, Budget::of(1, 1))]
 fn states_with_the_same_fingerprint_go_on_alike(#[case] profile: Profile, #[case] budget: Budget) {
     let scenario = Scenario::of(profile);
-    let mut known: HashMap<u128, Option<u128>> = HashMap::new();
+    let mut known: HashMap<u128, Vec<Option<u128>>> = HashMap::new();
     let mut waiting = vec![System::new(&scenario, budget)];
     while let Some(system) = waiting.pop() {
-        let mut odometer = Odometer::default();
-        loop {
-            let mut next = system.clone();
-            if let Ok(Status::Going) = next.step(&scenario, &mut ByNumber(&mut odometer)) {
-                let mut beyond = next.clone();
-                let status = beyond.step(&scenario, &mut ByNumber(Calm));
-                let beyond = matches!(status, Ok(Status::Going)).then(|| beyond.fingerprint());
-                match known.entry(next.fingerprint()) {
-                    Entry::Occupied(seen) => assert_eq!(*seen.get(), beyond, "{next:?}"),
-                    Entry::Vacant(place) => {
-                        place.insert(beyond);
-                        waiting.push(next);
-                    }
+        for (fingerprint, next) in successors(&scenario, &system) {
+            let Some(fingerprint) = fingerprint else { continue };
+            let beyond = successors(&scenario, &next).into_iter().map(|(fingerprint, _)| fingerprint).collect();
+            match known.entry(fingerprint) {
+                Entry::Occupied(seen) => assert_eq!(*seen.get(), beyond, "{next:?}"),
+                Entry::Vacant(place) => {
+                    place.insert(beyond);
+                    waiting.push(next);
                 }
-            }
-            if !odometer.advance() {
-                break;
             }
         }
     }

@@ -36,7 +36,7 @@ pub(crate) fn explore(search: &Search, json: bool) -> ExitCode {
     let started = Instant::now();
     let (mut broken, mut complete) = (0, true);
     let workers = search.threads.unwrap_or_else(processors);
-    for acts in 0..=search.budget.acts {
+    'search: for acts in 0..=search.budget.acts {
         for &profile in &search.profiles {
             let explorer = Explorer {
                 breadth: search.breadth,
@@ -57,8 +57,11 @@ pub(crate) fn explore(search: &Search, json: bool) -> ExitCode {
             } else {
                 print!("{}", story_of_exploration(&explorer, &found, seconds));
             }
+            if !found.complete {
+                break 'search;
+            }
         }
-        if broken > 0 || !complete {
+        if broken > 0 {
             break;
         }
     }
