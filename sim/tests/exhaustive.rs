@@ -7,7 +7,7 @@ use std::collections::hash_map::Entry;
 use std::num::NonZeroUsize;
 
 use rstest::rstest;
-use vmtask_sim::{Budget, ByNumber, Calm, Exploration, Explorer, Odometer, Profile, Scenario, Status, System};
+use vmtask_sim::{Budget, ByNumber, Exploration, Explorer, Odometer, Profile, Scenario, Status, System};
 
 const TWO: NonZeroUsize = NonZeroUsize::new(2).unwrap();
 
