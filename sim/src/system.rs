@@ -386,8 +386,8 @@ impl System {
         request: Request,
     ) -> Result<(), Violation> {
         let verdict = self.tell_machine(scenario, director, Input::Request(request))?;
-        self.spy.requested(self.now, request, verdict == Some(Accepted::Applied));
-        Ok(())
+        let over = self.machine.phase() == Phase::Ended;
+        self.spy.requested(self.now, request, verdict == Some(Accepted::Applied), over)
     }
 
     fn lose_power(&mut self, scenario: &Scenario, director: &mut impl Director) -> Result<(), Violation> {
@@ -522,7 +522,7 @@ impl System {
     }
 
     /// Whether the task is suspended and at rest: its user resumes it after a while.
-    fn is_held(&self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         matches!(self.phase, Phase::Paused { .. })
             && self.machine.intent() == Intent::Suspend
             && self.writer.is_none()
@@ -761,7 +761,7 @@ impl System {
         let verdict = self.machine.handle_input(scenario.plan(), now, input);
         director.tell(self.now, &Told::Input(input, verdict));
         invariant::on_verdict(&before, &self.machine, now, input, verdict)?;
-        self.spy.heard(input, verdict);
+        self.spy.heard(before.phase(), input, verdict)?;
         Ok(verdict.ok())
     }
 
@@ -776,6 +776,7 @@ impl System {
             self.phase_since = self.now;
         }
         self.phase = phase;
+        self.spy.says(phase);
     }
 
     // ---- equality of states ----

@@ -93,6 +93,8 @@ pub enum Misuse {
     InputAfterLaunch,
     /// Launching before everything was there.
     LaunchedTooEarly,
+    /// Copying an output file while the program works on it.
+    CollectedTooEarly,
 }
 
 const fn fault<T>(kind: FaultKind) -> Result<T, Fault> {
@@ -515,6 +517,7 @@ impl World {
             Op::Launch if guest.is_some_and(|g| !(g.marker || g.workdir && g.has_all(scenario))) => {
                 Misuse::LaunchedTooEarly
             }
+            Op::CopyOut(_) if guest.is_some_and(|g| !g.program.exited) => Misuse::CollectedTooEarly,
             _ => return None,
         })
     }
