@@ -301,6 +301,14 @@ fn a_quit_that_runs_out_of_time_fences_and_reports_only_what_was_committed() {
 }
 
 #[test]
+fn a_quit_after_the_programs_end_collects_its_results() {
+    let mut hand = Hand::running();
+    let _ = hand.event(EXIT_0);
+    hand.request(Request::Quit { budget_ms: 60_000 }).unwrap();
+    assert_eq!(hand.until_ended(), DONE);
+}
+
+#[test]
 fn a_suspend_during_copy_in_is_kept_and_the_guests_deadlines_stand_still() {
     let mut hand = Hand::new();
     hand.request(Request::Start).unwrap();
