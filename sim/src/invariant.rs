@@ -595,9 +595,8 @@ fn a_checkpoint_restores(system: &System) -> Result<(), Violation> {
 fn held_means_held(system: &System) -> Result<(), Violation> {
     match system.phase() {
         Phase::Paused { .. } if system.vm_runs() => Err(Violation::RunsWhileHeld("Paused")),
-        // Before there is a guest to be held, the pause between two attempts may still run.
-        Phase::Paused { .. } if system.world.power == Power::Paused && system.is_held() => {
-            if system.machine.poll_timeout().is_some() { Err(Violation::TimerWhileHeld) } else { Ok(()) }
+        Phase::Paused { .. } if system.is_held() && system.machine.poll_timeout().is_some() => {
+            Err(Violation::TimerWhileHeld)
         }
         _ => Ok(()),
     }
