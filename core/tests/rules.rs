@@ -362,6 +362,28 @@ fn a_quit_after_the_programs_end_collects_its_results() {
 }
 
 #[test]
+fn a_quit_whose_checkpoint_has_no_room_does_not_try_a_second_one() {
+    let mut hand = Hand::running();
+    hand.request(Request::Quit { budget_ms: 60_000 }).unwrap();
+    hand.until_flying(OpKind::CommitSnapshot);
+    let _ = hand.fail(FaultKind::NoSpace);
+    assert_eq!(hand.command.unwrap().op, Op::PowerOff);
+    assert_eq!(hand.until_ended(), Outcome::Stopped { checkpoint: None });
+}
+
+#[test]
+fn every_output_that_is_missing_is_passed_over() {
+    let mut hand = Hand::running();
+    let _ = hand.event(EXIT_0);
+    for ix in 0..2 {
+        assert_eq!(hand.command.unwrap().op, Op::CopyOut(FileIx(ix)));
+        let _ = hand.fail(FaultKind::NotFound);
+    }
+    let fault = Fault::new(FaultKind::NotFound);
+    assert_eq!(hand.until_ended(), Outcome::Failed { cause: Cause::Op { op: Op::CopyOut(FileIx(0)), fault } });
+}
+
+#[test]
 fn a_suspend_during_copy_in_is_kept_and_the_guests_deadlines_stand_still() {
     let mut hand = Hand::new();
     hand.request(Request::Start).unwrap();
