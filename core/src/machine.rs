@@ -57,6 +57,8 @@ pub struct Machine {
     pub(crate) snapshot_cpu_ms: u64,
     /// Checkpoints on disk that nobody wants.
     pub(crate) junk: Generations,
+    /// One of them that may be gone: its deletion was asked for, and no look has seen it since.
+    pub(crate) removing: Option<Generation>,
     /// The first output that could not be collected.
     pub(crate) missing: Option<(Op, Fault)>,
 
@@ -203,6 +205,7 @@ impl Machine {
             snapshot: None,
             snapshot_cpu_ms: 0,
             junk: Generations::NONE,
+            removing: None,
             missing: None,
             checkpoint_due: false,
             watch_due: false,
@@ -403,6 +406,7 @@ impl Machine {
         match kind {
             OpKind::Provision => self.boot += 1,
             OpKind::Launch => self.launches = self.launches.saturating_add(1),
+            OpKind::RemoveSnapshot => self.removing = self.junk.oldest(),
             _ if kind.is_sliced() && !self.timers.is_armed(Timer::Overall) => {
                 self.timers.arm_in(Timer::Overall, self.now, plan.policy.overall[kind.index()]);
             }

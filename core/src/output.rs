@@ -133,7 +133,7 @@ impl fmt::Display for Notice {
                 write!(f, "checkpoint {generation} was not taken: {fault}; the next one is when it is due")
             }
             Self::CheckpointUnusable { generation } => {
-                write!(f, "checkpoint {generation} is missing or does not restore; using the one before it")
+                write!(f, "checkpoint {generation} is missing or does not restore; going back to what is before it")
             }
             Self::CheckpointLeft { generation } => {
                 write!(f, "checkpoint {generation} is no longer wanted but could not be deleted yet")
@@ -257,7 +257,10 @@ impl fmt::Display for Cause {
                 write!(f, "{loss}, again and again without a checkpoint in between")
             }
             Self::RunLimit => {
-                write!(f, "the program ran for as long as limits.run allows; raise it and run the task again to go on")
+                write!(
+                    f,
+                    "the program ran for as long as limits.run allows; raise it, and the task goes on from its newest checkpoint"
+                )
             }
             Self::Fence { op } => {
                 write!(f, "{}: the hypervisor did not answer and could not be stopped", Phase::of(*op, false))

@@ -154,7 +154,7 @@ impl Machine {
     /// Before starting over: one that was to be deleted and is still there. Only older ones than the one that was no
     /// good, so that none is tried again.
     fn fall_back_on_junk(&mut self, dropped: Generation) {
-        let older = self.junk.iter().find(|&g| g < dropped);
+        let older = self.junk.iter().find(|&g| g < dropped && Some(g) != self.removing);
         if let Some(older) = older.filter(|_| self.record.generations.is_empty()) {
             self.junk.remove(older);
             self.record.generations.insert(older);
@@ -246,6 +246,7 @@ impl Machine {
 
     /// Compares the checkpoints that there are with those that should be there.
     fn take_stock(&mut self, found: &Found) {
+        self.removing = self.removing.filter(|&g| !found.snapshots.contains(g));
         if let Some(pending) = self.record.pending {
             if found.snapshots.contains(pending) {
                 // Whole, although the journal never heard of it.
@@ -255,9 +256,11 @@ impl Machine {
                 self.drop_snapshot();
             }
         }
-        let expected = self.record.generations;
-        for generation in expected.iter().filter(|&g| !found.snapshots.contains(g)) {
+        // Each time an older one, so this comes to an end.
+        let missing = |record: &Record| record.generations.iter().find(|&g| !found.snapshots.contains(g));
+        while let Some(generation) = missing(&self.record) {
             self.drop_generation(generation);
+            self.fall_back_on_junk(generation);
             self.changed();
         }
         for generation in found.snapshots.iter() {

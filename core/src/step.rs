@@ -60,7 +60,12 @@ impl Machine {
                         self.chosen = Some(op);
                         return;
                     }
-                    Choice::Rest | Choice::End(_) => return,
+                    Choice::Rest | Choice::End(_) => {
+                        // What was to be tried again is not wanted any more.
+                        self.tries = Tries::default();
+                        self.timers.disarm(Timer::Retry);
+                        return;
+                    }
                 }
             }
         }

@@ -8,9 +8,9 @@ use common::{ALL_IT_TAKES, EXIT_0, Hand, generations, plan, spec};
 use insta::assert_snapshot;
 use rstest::rstest;
 use vmtask_core::{
-    Accepted, Back, Base, Capabilities, Cause, Denied, Event, ExitStatus, Fault, FaultKind, Generation, Ignored, Input,
-    Instant, JournalSeq, Leftover, Op, OpKind, Outcome, Pause, Phase, Plan, PlanError, Policy, Power, Program, Record,
-    Reply, Request, RestoreError, Snapshots, Span, Substitute, Task,
+    Accepted, Back, Base, Capabilities, Cause, Denied, Event, ExitStatus, Fault, FaultKind, FileIx, Generation,
+    Ignored, Input, Instant, JournalSeq, Leftover, Op, OpKind, Outcome, Pause, Phase, Plan, PlanError, Policy, Power,
+    Program, Record, Reply, Request, RestoreError, Snapshots, Span, Substitute, Task,
 };
 
 const DONE: Outcome = Outcome::Completed { exit: ExitStatus::Code(0) };
@@ -202,6 +202,59 @@ fn a_guest_that_does_not_survive_the_fence_is_powered_off_probed_and_restored() 
     ");
 }
 
+/// A task whose guest was lost, with a checkpoint; `kind` is in flight on the way back.
+fn on_the_way_back(kind: OpKind) -> Hand {
+    let mut hand = Hand::running();
+    hand.pass(Span::from_secs(300));
+    hand.answer_until(|hand| hand.command.is_none() && hand.task.phase() == Phase::Running);
+    let _ = hand.event(Event::GuestStopped);
+    hand.until_flying(kind);
+    hand
+}
+
+/// Suspended while an answer is lost, so that the fence comes before the pause; then resumed.
+fn suspended_in_doubt_and_resumed(hand: &mut Hand, program: Program) -> Op {
+    hand.request(Request::Suspend).unwrap();
+    let _ = hand.fail(FaultKind::Unknown);
+    let _ = hand.fenced(true);
+    hand.found.program = program;
+    hand.succeed();
+    assert_eq!(hand.command.unwrap().op, Op::Pause, "one look is enough");
+    hand.succeed();
+    hand.request(Request::Resume).unwrap();
+    hand.succeed();
+    hand.command.unwrap().op
+}
+
+#[rstest]
+#[case::nobody_can_tell(Program::Unknown)]
+#[case::it_runs(Program::Running)]
+fn a_restored_guest_is_waited_for_after_a_fence_whatever_its_program_does(#[case] program: Program) {
+    let mut hand = on_the_way_back(OpKind::AwaitTools);
+    // Its clock is not set before its tools have answered.
+    assert_eq!(suspended_in_doubt_and_resumed(&mut hand, program), Op::AwaitTools);
+}
+
+#[test]
+fn outputs_that_were_collected_before_a_fence_are_not_collected_again() {
+    let mut hand = Hand::running();
+    let _ = hand.event(EXIT_0);
+    hand.succeed();
+    let exited = Program::Exited(ExitStatus::Code(0));
+    assert_eq!(suspended_in_doubt_and_resumed(&mut hand, exited), Op::CopyOut(FileIx(1)));
+    assert_eq!(hand.until_ended(), DONE);
+}
+
+#[test]
+fn a_checkpoint_in_which_the_program_was_never_started_is_not_tried_again() {
+    let mut hand = on_the_way_back(OpKind::AwaitTools);
+    hand.succeed();
+    hand.found.program = Program::NotStarted;
+    hand.succeed();
+    assert_eq!(hand.task.record().generations, generations(&[]));
+    hand.answer_until(|hand| hand.task.phase() == Phase::Running);
+}
+
 #[test]
 fn a_fence_that_is_not_answered_ends_failed_with_a_leftover() {
     let mut hand = Hand::running();
@@ -298,6 +351,36 @@ fn a_quit_that_runs_out_of_time_fences_and_reports_only_what_was_committed() {
     persist 8
     stopped before the first checkpoint; starts over when resumed
     ");
+}
+
+#[test]
+fn a_quit_after_the_programs_end_collects_its_results() {
+    let mut hand = Hand::running();
+    let _ = hand.event(EXIT_0);
+    hand.request(Request::Quit { budget_ms: 60_000 }).unwrap();
+    assert_eq!(hand.until_ended(), DONE);
+}
+
+#[test]
+fn a_quit_whose_checkpoint_has_no_room_does_not_try_a_second_one() {
+    let mut hand = Hand::running();
+    hand.request(Request::Quit { budget_ms: 60_000 }).unwrap();
+    hand.until_flying(OpKind::CommitSnapshot);
+    let _ = hand.fail(FaultKind::NoSpace);
+    assert_eq!(hand.command.unwrap().op, Op::PowerOff);
+    assert_eq!(hand.until_ended(), Outcome::Stopped { checkpoint: None });
+}
+
+#[test]
+fn every_output_that_is_missing_is_passed_over() {
+    let mut hand = Hand::running();
+    let _ = hand.event(EXIT_0);
+    for ix in 0..2 {
+        assert_eq!(hand.command.unwrap().op, Op::CopyOut(FileIx(ix)));
+        let _ = hand.fail(FaultKind::NotFound);
+    }
+    let fault = Fault::new(FaultKind::NotFound);
+    assert_eq!(hand.until_ended(), Outcome::Failed { cause: Cause::Op { op: Op::CopyOut(FileIx(0)), fault } });
 }
 
 #[test]
@@ -434,12 +517,12 @@ fn a_checkpoint_that_does_not_restore_is_left_for_the_one_before_and_then_for_th
     command Provision(checkpoint 2)
     persist 8
     command PowerOff
-    notice: checkpoint 2 is missing or does not restore; using the one before it
+    notice: checkpoint 2 is missing or does not restore; going back to what is before it
     command Probe
     command Provision(checkpoint 1)
     persist 9
     command PowerOff
-    notice: checkpoint 1 is missing or does not restore; using the one before it
+    notice: checkpoint 1 is missing or does not restore; going back to what is before it
     command Probe
     persist 10
     command Provision(baseline)

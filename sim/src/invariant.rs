@@ -6,8 +6,8 @@ use std::hash::Hash;
 
 use vmtask_core::table::{self, PhaseKind, Trigger};
 use vmtask_core::{
-    Accepted, Base, Boot, Command, CommandId, Denied, Generation, Generations, Input, Instant, Intent, JournalSeq,
-    Machine, Notice, Op, OpKind, Outcome, Phase, Power, Record, Report, Request,
+    Accepted, Base, Boot, Command, CommandId, Denied, Event, Generation, Generations, Input, Instant, Intent,
+    JournalSeq, Machine, Notice, Op, OpKind, Outcome, Phase, Power, Program, Record, Reply, Report, Request,
 };
 
 use crate::guest::{output_of, right_state};
@@ -57,6 +57,21 @@ pub enum Violation {
     /// Abort must be possible always.
     #[error("an abort was denied: {0}")]
     AbortDenied(Denied),
+    /// Only a task that is over, or aborted already, may shrug at an abort.
+    #[error("an abort was ignored although the task was neither aborted nor over")]
+    AbortIgnored,
+    /// An answer counts for the command that it names, and for no other.
+    #[error("an answer to another command was taken for that of {0}")]
+    TakenForAnother(Op),
+    /// What an earlier life of the VM did says nothing about this one.
+    #[error("an event of another boot was taken for one of this boot")]
+    EventOfAnotherBoot,
+    /// The program's end is told once.
+    #[error("the program's end was told and ignored")]
+    ExitIgnored,
+    /// The guest's deadlines stand still while it is held.
+    #[error("the task is held, and yet a timer of the machine runs")]
+    TimerWhileHeld,
     /// An abort waits for an answer.
     #[error("the task was aborted and {0} is still waited for: an abort fences at once")]
     AbortWaits(Op),
@@ -86,7 +101,7 @@ pub enum Violation {
     /// Over, but the VM runs and nobody says so.
     #[error("the task ended ({0:?}) with the VM running and no leftover that says so")]
     EndedRunning(Outcome),
-    /// Over and discarded, but something is left.
+    /// Over, but the hypervisor knows the VM still; or over and discarded, but something is left.
     #[error("the task ended ({0:?}) with something left behind and no leftover that says so")]
     LeftBehind(Outcome),
     /// Wrong bytes.
@@ -177,6 +192,10 @@ pub(crate) struct Spy {
     pub(crate) durable: JournalSeq,
     /// The boot of the newest command.
     pub(crate) boot: Option<Boot>,
+    /// The program is known to run in this boot, and is not known to have ended.
+    program_runs: bool,
+    /// The largest number of a checkpoint that the machine had removed.
+    removed: Option<Generation>,
     /// Faults so far, and those before this manager was started.
     pub(crate) faults: u16,
     /// Those of them that must not cost anything: clocks that jump.
@@ -234,28 +253,51 @@ impl Spy {
         self.unresolved = None;
     }
 
-    /// The machine has heard something.
-    pub(crate) fn heard(&mut self, input: Input, verdict: Result<Accepted, Denied>) {
+    /// The machine, which said that it was in `phase`, has heard something.
+    pub(crate) fn heard(
+        &mut self,
+        phase: Phase,
+        input: Input,
+        verdict: Result<Accepted, Denied>,
+    ) -> Result<(), Violation> {
+        let exit = matches!(input, Input::Observed { boot, event: Event::ProgramExited(_) } if self.boot == Some(boot));
         if verdict != Ok(Accepted::Applied) {
-            return;
+            let heeds = exit && self.program_runs && is_beside_the_program(phase);
+            return if heeds { Err(Violation::ExitIgnored) } else { Ok(()) };
         }
+        self.program_runs &= !exit;
         match input {
-            Input::Completed { result, .. } => {
-                let Some((command, _)) = self.awaiting.take() else { return };
+            Input::Completed { id, result } => {
+                let Some((command, _)) = self.awaiting.take() else { return Ok(()) };
+                if command.id != id {
+                    return Err(Violation::TakenForAnother(command.op));
+                }
                 if result.is_err_and(|fault| fault.kind == vmtask_core::FaultKind::Unknown) {
                     self.outcome_unknown(&command);
                 }
                 self.blind &= command.op != Op::Probe || result.is_err();
+                let ended = matches!(result, Ok(Reply::Found(found)) if matches!(found.program, Program::Exited(_)));
+                self.program_runs &= !ended;
             }
             Input::Fenced { .. } => self.fencing = false,
+            Input::Observed { boot, .. } if self.boot.is_none_or(|here| here != boot) => {
+                return Err(Violation::EventOfAnotherBoot);
+            }
             _ => {}
         }
+        Ok(())
+    }
+
+    /// The machine says where it is.
+    pub(crate) fn says(&mut self, phase: Phase) {
+        self.program_runs |= phase == Phase::Running;
     }
 
     /// A request was made.
-    pub(crate) fn requested(&mut self, now: u64, request: Request, applied: bool) {
+    pub(crate) fn requested(&mut self, now: u64, request: Request, applied: bool, over: bool) -> Result<(), Violation> {
         if !applied {
-            return;
+            let ignores = request == Request::Abort && !self.aborted && !over;
+            return if ignores { Err(Violation::AbortIgnored) } else { Ok(()) };
         }
         let soon = now + PROMPT;
         match request {
@@ -273,6 +315,7 @@ impl Spy {
             }
             Request::Start | Request::Checkpoint => {}
         }
+        Ok(())
     }
 
     pub(crate) fn is_awaited(&self, id: CommandId) -> bool {
@@ -314,6 +357,7 @@ impl Spy {
             promised: self.promised,
             given_up: self.given_up,
             disk_lied: self.disk_lied,
+            removed: self.removed,
             ..Self::default()
         };
     }
@@ -323,7 +367,7 @@ impl Spy {
         let left = |by: Option<u64>| by.map(|by| by.saturating_sub(now));
         self.awaiting.map(|(c, deadline)| (c.op, deadline.since(machine_now))).hash(h);
         (self.fencing, self.fence_failed, self.unresolved.map(|(_, op)| op)).hash(h);
-        self.blind.hash(h);
+        (self.blind, self.program_runs, self.removed).hash(h);
         (self.aborted, left(self.suspend_by), left(self.quit), left(self.abort_by)).hash(h);
         // How many faults there were matters for two promises only in so far as there were any.
         (
@@ -359,6 +403,8 @@ pub(crate) fn on_command(system: &mut System, scenario: &Scenario, command: &Com
     attempts_within_policy(scenario, command)?;
     clocks_cost_nothing(system, command)?;
     goes_on_from_the_newest(system, command)?;
+    numbers_are_new(system, command)?;
+    system.spy.program_runs &= !matches!(command.op.kind(), OpKind::Provision | OpKind::PowerOff);
     system.spy.awaiting = Some((*command, command.deadline));
     system.spy.boot = Some(command.boot);
     Ok(())
@@ -440,6 +486,34 @@ fn goes_on_from_the_newest(system: &System, command: &Command) -> Result<(), Vio
         (Some(newest), _) if !system.spy.disk_lied => Err(Violation::NotTheNewest { base, newest }),
         _ => Ok(()),
     }
+}
+
+/// A number that a removed checkpoint had is not used again: whoever still means the old one would get the new one.
+fn numbers_are_new(system: &mut System, command: &Command) -> Result<(), Violation> {
+    let spy = &mut system.spy;
+    match command.op {
+        Op::RemoveSnapshot(generation) => spy.removed = spy.removed.max(Some(generation)),
+        // Nobody can know the numbers that a lying disk has made everybody forget.
+        Op::BeginSnapshot(generation) if Some(generation) <= spy.removed && !spy.disk_lied => {
+            return Err(Violation::Misused(Misuse::NumberReused));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Phases in which a program that runs is told to have ended at once.
+const fn is_beside_the_program(phase: Phase) -> bool {
+    matches!(
+        phase,
+        Phase::Running
+            | Phase::Pausing
+            | Phase::Paused { .. }
+            | Phase::Unpausing
+            | Phase::BeginningSnapshot(_)
+            | Phase::Committing(_)
+            | Phase::Pruning(_)
+    )
 }
 
 /// A report must be true when it is made.
@@ -539,6 +613,9 @@ fn a_checkpoint_restores(system: &System) -> Result<(), Violation> {
 fn held_means_held(system: &System) -> Result<(), Violation> {
     match system.phase() {
         Phase::Paused { .. } if system.vm_runs() => Err(Violation::RunsWhileHeld("Paused")),
+        Phase::Paused { .. } if system.is_held() && system.machine.poll_timeout().is_some() => {
+            Err(Violation::TimerWhileHeld)
+        }
         _ => Ok(()),
     }
 }
@@ -557,10 +634,7 @@ fn stops_in_time(system: &System) -> Result<(), Violation> {
     };
     late("abort", spy.abort_by)?;
     late("quit", spy.quit)?;
-    if system.vm_runs() && system.machine.intent() == Intent::Suspend {
-        late("suspend", spy.suspend_by)?;
-    }
-    Ok(())
+    if system.vm_runs() { late("suspend", spy.suspend_by) } else { Ok(()) }
 }
 
 fn restarts_have_reasons(system: &System, scenario: &Scenario) -> Result<(), Violation> {
@@ -581,7 +655,9 @@ pub(crate) fn at_end(system: &System, scenario: &Scenario, outcome: Outcome) -> 
     if system.spy.aborted && outcome != Outcome::Aborted {
         return Err(Violation::AbortEndedOtherwise(outcome));
     }
-    if leftover.is_none() && system.world.power != Power::Off {
+    // A manager that was stopped before it was started, and that a lying disk has told nothing, has no VM to speak of.
+    let unaware = system.spy.disk_lied && matches!(outcome, Outcome::Stopped { .. });
+    if leftover.is_none() && system.world.power != Power::Off && !unaware {
         return Err(Violation::EndedRunning(outcome));
     }
     match outcome {
@@ -591,6 +667,11 @@ pub(crate) fn at_end(system: &System, scenario: &Scenario, outcome: Outcome) -> 
             if leftover.is_none() && !clean && !system.spy.disk_lied {
                 return Err(Violation::LeftBehind(outcome));
             }
+        }
+        Outcome::Stopped { .. } | Outcome::Failed { .. }
+            if leftover.is_none() && system.world.registered && !system.spy.disk_lied =>
+        {
+            return Err(Violation::LeftBehind(outcome));
         }
         Outcome::Stopped { checkpoint } => the_claimed_checkpoint_is_there(system, checkpoint)?,
         Outcome::Failed { .. } => {}

@@ -417,8 +417,8 @@ impl System {
         request: Request,
     ) -> Result<(), Violation> {
         let verdict = self.tell_machine(scenario, director, Input::Request(request))?;
-        self.spy.requested(self.now, request, verdict == Some(Accepted::Applied));
-        Ok(())
+        let over = self.machine.phase() == Phase::Ended;
+        self.spy.requested(self.now, request, verdict == Some(Accepted::Applied), over)
     }
 
     fn lose_power(&mut self, scenario: &Scenario, director: &mut impl Director) -> Result<(), Violation> {
@@ -553,7 +553,7 @@ impl System {
     }
 
     /// Whether the task is suspended and at rest: its user resumes it after a while.
-    fn is_held(&self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         matches!(self.phase, Phase::Paused { .. })
             && self.machine.intent() == Intent::Suspend
             && self.writer.is_none()
@@ -612,7 +612,7 @@ impl System {
         let fails = |kind| Some(Err(Fault::new(kind)));
         match act {
             Some(Act::Fail(kind)) => {
-                if kind == FaultKind::Fatal {
+                if matches!(kind, FaultKind::Fatal | FaultKind::NotFound) {
                     self.spoil_what_it_starts_from(command.op);
                 }
                 if kind == FaultKind::NoSpace {
@@ -657,11 +657,12 @@ impl System {
         answer
     }
 
-    /// A checkpoint that "fails for good" is one that does not restore: the next try finds it so too.
+    /// A checkpoint whose guest "fails for good" on its way back is one that does not restore: the next try finds it so
+    /// too.
     fn spoil_what_it_starts_from(&mut self, op: Op) {
         let from = match op {
             Op::Provision(Base::Checkpoint(generation)) => Some(generation),
-            Op::PowerOn => self.world.staged_checkpoint(),
+            Op::PowerOn | Op::AwaitTools | Op::LogIn | Op::Probe => self.world.staged_checkpoint(),
             _ => None,
         };
         if let Some(generation) = from {
@@ -787,7 +788,7 @@ impl System {
         let verdict = self.machine.handle_input(scenario.plan(), now, input);
         director.tell(self.now, &Told::Input(input, verdict));
         invariant::on_verdict(&before, &self.machine, now, input, verdict)?;
-        self.spy.heard(input, verdict);
+        self.spy.heard(before.phase(), input, verdict)?;
         Ok(verdict.ok())
     }
 
@@ -802,6 +803,7 @@ impl System {
             self.phase_since = self.now;
         }
         self.phase = phase;
+        self.spy.says(phase);
     }
 
     // ---- equality of states ----

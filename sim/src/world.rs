@@ -13,7 +13,7 @@
 
 use vmtask_core::{
     Base, Boot, Capabilities, Command, Event, Fault, FaultKind, FileIx, Found, Generation, Generations, Keep, Op,
-    Power, Program, Reply,
+    Power, Program, Reply, Snapshots,
 };
 
 use crate::guest::{Agent, EXIT, Guest, Health, Snapshot, output_of};
@@ -85,6 +85,8 @@ pub enum Misuse {
     NotLoggedIn,
     /// Beginning a checkpoint while another one is being written.
     TwoStreams,
+    /// Beginning a checkpoint on a hypervisor that takes none.
+    NoSnapshotsHere,
     /// Giving a checkpoint a number that another one had.
     NumberReused,
     /// A guest operation, a snapshot excepted, between the begin of a snapshot and its commit.
@@ -93,6 +95,8 @@ pub enum Misuse {
     InputAfterLaunch,
     /// Launching before everything was there.
     LaunchedTooEarly,
+    /// Copying an output file while the program works on it.
+    CollectedTooEarly,
 }
 
 const fn fault<T>(kind: FaultKind) -> Result<T, Fault> {
@@ -504,6 +508,9 @@ impl World {
             Op::Provision(_) if on && !self.fresh => Misuse::ProvisionedWhileOn,
             Op::Unregister(_) if on => Misuse::UnregisteredWhileOn,
             Op::Provision(_) | Op::PowerOn if !self.registered => Misuse::NotRegistered,
+            Op::BeginSnapshot(_) if scenario.plan().capabilities().snapshots == Snapshots::None => {
+                Misuse::NoSnapshotsHere
+            }
             Op::BeginSnapshot(g) if self.stream.is_some_and(|s| s.generation != g) => Misuse::TwoStreams,
             Op::BeginSnapshot(g) if self.stream.is_none() && g.0 < self.begun => Misuse::NumberReused,
             Op::BeginSnapshot(g) if self.snapshot(g).is_some_and(|s| s.whole) => Misuse::NumberReused,
@@ -515,6 +522,7 @@ impl World {
             Op::Launch if guest.is_some_and(|g| !(g.marker || g.workdir && g.has_all(scenario))) => {
                 Misuse::LaunchedTooEarly
             }
+            Op::CopyOut(_) if guest.is_some_and(|g| !g.program.exited) => Misuse::CollectedTooEarly,
             _ => return None,
         })
     }

@@ -5,7 +5,7 @@
 
 use rstest::rstest;
 use vmtask_core::{Phase, Power};
-use vmtask_sim::{Budget, ByNumber, Calm, Health, MAX_STEPS, Profile, Scenario, Status, System, Violation};
+use vmtask_sim::{Budget, ByNumber, Calm, Health, MAX_STEPS, Misuse, Profile, Scenario, Status, System, Violation};
 
 /// Runs calmly, and calls `tamper` before each step until it says that it has.
 fn tampered(profile: Profile, mut tamper: impl FnMut(&mut System) -> bool) -> Result<Status, Violation> {
@@ -70,6 +70,18 @@ fn a_second_start_in_one_boot_is_counted() {
         running
     };
     assert_eq!(tampered(Profile::Qemu, launched), Err(Violation::LaunchedTwice(2)));
+}
+
+#[test]
+fn an_output_that_is_collected_while_the_program_works_on_it_is_seen() {
+    let goes_on = |system: &mut System| {
+        let collecting = matches!(system.machine.phase(), Phase::CopyingOut(_));
+        if let Some(guest) = system.world.guest.as_mut().filter(|_| collecting) {
+            guest.program.exited = false;
+        }
+        collecting
+    };
+    assert_eq!(tampered(Profile::Qemu, goes_on), Err(Violation::Misused(Misuse::CollectedTooEarly)));
 }
 
 #[test]

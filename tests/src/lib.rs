@@ -1,7 +1,7 @@
 //! Tests across the crates of vmtask, with real components, and what they have in common.
 //!
 //! ```text
-//!   tests/*.rs, benches/qemu.rs, bin chaos
+//!   tests/*.rs, benches/qemu.rs, bins chaos and seeded-bugs
 //!      |-- real       whether real machines are wanted; one platform built for all; the `vmtask` binary
 //!      |-- run        a `vmtask run` as a child process: its reports, signals, result
 //!      |-- guest      the programs in guest/, compiled when they are needed
@@ -10,6 +10,7 @@
 //!      |-- hand       QEMU driven by hand with plain commands, to compare with
 //!      |-- conformance   the same stories for every hypervisor adapter
 //!      |-- chaos      SIGKILL at random moments
+//!      |-- seeded     bugs put in on purpose: bin seeded-bugs
 //!      `-- stats      medians with their spread
 //! ```
 //!
@@ -25,5 +26,6 @@ pub mod ours;
 pub mod procs;
 pub mod real;
 pub mod run;
+pub mod seeded;
 pub mod stats;
 pub mod wait;

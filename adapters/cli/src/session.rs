@@ -14,8 +14,8 @@ use std::time::SystemTime;
 
 use vmtask_core::{Outcome, TaskSpec};
 use vmtask_driver::{
-    Binding, Circumstances, Counters, Driver, Ended, HostId, JournalFile, Loaded, RealStorage, Setup, TaskDir,
-    TaskFile, TaskResult,
+    Binding, Circumstances, Counters, Driver, Ended, HostId, JournalError, JournalFile, Loaded, RealStorage, Setup,
+    TaskDir, TaskFile, TaskResult,
 };
 
 use crate::args::HypervisorChoice;
@@ -67,6 +67,10 @@ impl Session {
             log::start(filter, &dir.log())?;
         }
         let (journal, loaded) = JournalFile::open(Arc::new(RealStorage), dir.root(), dir.id().clone())?;
+        // A VM is registered only once the first record is durable.
+        if loaded.is_none() && dir.has_vm() {
+            return Err(JournalError::Lost(journal.path()).into());
+        }
         Ok(Self { file, dir, kind, journal: Some(journal), loaded, started: SystemTime::now() })
     }
 

@@ -16,6 +16,8 @@ pub(crate) struct Show {
     how: How,
     /// Said in the first and in the last line.
     simulated: bool,
+    /// What was said of the journal last.
+    journal_error: String,
 }
 
 enum How {
@@ -96,7 +98,7 @@ impl Show {
             (false, true) => How::Bar(bar()),
             (false, false) => How::Plain { percent: 0, quiet: false },
         };
-        Self { how, simulated }
+        Self { how, simulated, journal_error: String::new() }
     }
 
     pub(crate) fn begin(&self, begin: &Begin<'_>) {
@@ -144,7 +146,15 @@ impl Show {
             },
             News::Journal { error, gives_up } => match self.how {
                 How::Json => out::json(&Line::Journal { text: error, gives_up: *gives_up }),
-                _ => self.say(&format!("vmtask: the journal: {error}")),
+                // It is tried again and again; once is enough.
+                _ if *gives_up || self.journal_error != *error => {
+                    self.journal_error = (*error).to_owned();
+                    self.say(&format!(
+                        "vmtask: the journal: {error}; {}",
+                        if *gives_up { "giving up" } else { "trying on" }
+                    ));
+                }
+                _ => {}
             },
             _ => {}
         }

@@ -104,7 +104,7 @@ mod unix {
         if budget.is_zero() {
             out::note("vmtask: stopping at once");
         } else {
-            out::note("vmtask: saving a checkpoint and stopping; once more to stop at once");
+            out::note("vmtask: saving a checkpoint and stopping, in a minute or so at most; once more to stop at once");
         }
         // The task may be over already: all the better.
         let _ = handle.quit(budget);

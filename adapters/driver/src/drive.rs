@@ -96,7 +96,7 @@ pub enum DriveError {
     #[error("the task's journal could not be kept: {error}. {}", if *may_run {
         "The virtual machine may still be running: see `vmtask vms`. Then run the task again to resume it"
     } else {
-        "The virtual machine was powered off; mend that and run the task again to resume it"
+        "The virtual machine was powered off; mend that and run the task again"
     })]
     Journal {
         /// What happened last.

@@ -63,6 +63,9 @@ pub enum JournalError {
         /// What is wrong with the older one.
         why_prev: String,
     },
+    /// There is none, although the task was begun.
+    #[error("the journal {} is gone, although the task was begun: without it nothing is known for sure about its checkpoints. Put it back, or remove the directory (or name another with --dir) to start the task anew", .0.display())]
+    Lost(PathBuf),
     /// It is another task's.
     #[error("the journal {} belongs to another task's directory (on this or another computer); put back the one that belongs here, or remove this directory (or name another with --dir) to start the task anew", .0.display())]
     Foreign(PathBuf),

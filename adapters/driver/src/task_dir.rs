@@ -267,6 +267,12 @@ impl TaskDir {
         self.root.join("vm")
     }
 
+    /// Whether the adapter has made it.
+    #[must_use]
+    pub fn has_vm(&self) -> bool {
+        self.vm().exists()
+    }
+
     /// Where outputs and the report go.
     #[must_use]
     pub fn results(&self) -> PathBuf {

@@ -72,7 +72,7 @@ pub fn export(platforms: &[Platform], target: &Path) -> Result<u64, PlatformErro
 }
 
 fn there_already() -> io::Error {
-    io::Error::new(io::ErrorKind::AlreadyExists, "it is there already; remove it, or name another file")
+    io::Error::new(io::ErrorKind::AlreadyExists, "there is something of that name already; name another file")
 }
 
 fn append<W: Write>(tar: &mut tar::Builder<W>, name: &str, size: u64, source: impl Read) -> io::Result<()> {

@@ -12,7 +12,7 @@ fn what_was_exported_comes_back_the_same_with_each_file_once() {
     let size = export(&platforms, &target).unwrap();
     assert_eq!(size, fs::metadata(&target).unwrap().len());
     let bytes = fs::read(&target).unwrap();
-    assert!(export(&platforms, &target).unwrap_err().to_string().contains("there already"));
+    assert!(export(&platforms, &target).unwrap_err().to_string().contains("that name already"));
     let again = fixture.path().join("again.tar.xz");
     export(&platforms, &again).unwrap();
     assert_eq!(fs::read(&again).unwrap(), bytes, "the same bytes each time");

@@ -32,11 +32,11 @@ pub(crate) fn run(grid: &Grid, threads: u8, svg: Option<&Path>, json: bool) -> R
         all["seconds"] = json!(seconds);
         all["bytes_per_host"] = json!(bytes);
         all["peak_rss_bytes"] = json!(peak);
-        println!("{all}");
+        line!("{all}");
     } else {
-        println!("{BANNER}\n{}", report.table());
+        line!("{BANNER}\n{}", report.table());
         let peak = peak.map_or_else(String::new, |peak| format!(", {} MiB of memory at most", peak >> 20));
-        println!("{seconds:.1} s{peak}, {bytes} bytes a host and arm, {threads} arms at a time\n{BANNER}");
+        line!("{seconds:.1} s{peak}, {bytes} bytes a host and arm, {threads} arms at a time\n{BANNER}");
     }
     if let Some(path) = svg {
         fs::write(path, report.svg()).map_err(|error| cannot(path, error))?;

@@ -4,7 +4,21 @@
 //! 3 the search was given up before it was complete.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool talks through these")]
+#![allow(clippy::print_stderr, reason = "a command-line tool talks through these")]
+
+/// A line on standard output. Whoever reads may have had enough: `vmsim ... | head` is no error.
+macro_rules! line {
+    ($($text:tt)*) => {
+        let _ = { use std::io::Write as _; writeln!(std::io::stdout(), $($text)*) };
+    };
+}
+
+/// Text on standard output, likewise.
+macro_rules! text {
+    ($($text:tt)*) => {
+        let _ = { use std::io::Write as _; write!(std::io::stdout(), $($text)*) };
+    };
+}
 
 mod grid;
 mod searches;
@@ -231,16 +245,16 @@ fn run(plan: &Plan, quiet: bool, json: bool) -> ExitCode {
     let broken = run.violation.is_some() || !run.complaints.is_empty();
     if json {
         for line in run.trace.iter().filter(|_| !quiet) {
-            println!("{}", json!({ "simulated": true, "trace": line }));
+            line!("{}", json!({ "simulated": true, "trace": line }));
         }
-        println!("{}", summary_of_run(&run));
+        line!("{}", summary_of_run(&run));
     } else {
-        println!("{BANNER}");
+        line!("{BANNER}");
         for line in run.trace.iter().filter(|_| !quiet) {
-            println!("{line}");
+            line!("{line}");
         }
-        print!("{}", story_of_run(&run));
-        println!("{BANNER}");
+        text!("{}", story_of_run(&run));
+        line!("{BANNER}");
     }
     ExitCode::from(u8::from(broken))
 }

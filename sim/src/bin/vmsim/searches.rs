@@ -31,7 +31,7 @@ pub(crate) struct Search {
 /// to some number, and the first run that breaks a promise has as few as possible.
 pub(crate) fn explore(search: &Search, json: bool) -> ExitCode {
     if !json {
-        println!("{BANNER}");
+        line!("{BANNER}");
     }
     let started = Instant::now();
     let (mut broken, mut complete) = (0, true);
@@ -53,9 +53,9 @@ pub(crate) fn explore(search: &Search, json: bool) -> ExitCode {
             complete &= found.complete;
             let seconds = since.elapsed().as_secs_f64();
             if json {
-                println!("{}", summary_of_exploration(&explorer, &found, seconds));
+                line!("{}", summary_of_exploration(&explorer, &found, seconds));
             } else {
-                print!("{}", story_of_exploration(&explorer, &found, seconds));
+                text!("{}", story_of_exploration(&explorer, &found, seconds));
             }
             if !found.complete {
                 break 'search;
@@ -66,7 +66,7 @@ pub(crate) fn explore(search: &Search, json: bool) -> ExitCode {
         }
     }
     if !json {
-        println!("{:.1} s in all, {workers} threads\n{BANNER}", started.elapsed().as_secs_f64());
+        line!("{:.1} s in all, {workers} threads\n{BANNER}", started.elapsed().as_secs_f64());
     }
     match (broken, complete) {
         (0, true) => ExitCode::SUCCESS,
@@ -157,7 +157,7 @@ pub(crate) fn swarm(series: &Series, json: bool) -> ExitCode {
     });
     let threads = series.threads.unwrap_or_else(processors).get();
     if !json {
-        println!("{BANNER}\nseed {seed}, {threads} threads");
+        line!("{BANNER}\nseed {seed}, {threads} threads");
     }
     let started = Instant::now();
     let swarms: Vec<Swarm> = thread::scope(|scope| {
@@ -185,7 +185,7 @@ pub(crate) fn swarm(series: &Series, json: bool) -> ExitCode {
     let (runs, steps, acts) = (sum(|s| s.runs), sum(|s| s.steps), sum(|s| s.acts));
     let [met, impossible, missed] = coverage.counts();
     if json {
-        println!(
+        line!(
             "{}",
             json!({
                 "simulated": true, "seed": seed, "threads": threads, "seconds": seconds, "runs": runs, "steps": steps,
@@ -195,14 +195,14 @@ pub(crate) fn swarm(series: &Series, json: bool) -> ExitCode {
             })
         );
     } else {
-        println!(
+        line!(
             "{runs} runs with {acts} faults and requests, {steps} steps, in {seconds:.1} s: {:.0} runs a second\n\
              {met} cells of the table met, {impossible} impossible, {missed} missed\n{} violations",
             runs as f64 / seconds,
             findings.len()
         );
-        print!("{}", story_of_findings(&findings));
-        println!("{BANNER}");
+        text!("{}", story_of_findings(&findings));
+        line!("{BANNER}");
     }
     ExitCode::from(u8::from(!whole || !findings.is_empty()))
 }
@@ -233,14 +233,14 @@ pub(crate) fn coverage(
         };
         let (phase, trigger) = (format!("{phase:?}"), format!("{trigger:?}"));
         if json {
-            println!("{}", json!({ "phase": phase, "trigger": trigger, "count": count, "impossible": why }));
+            line!("{}", json!({ "phase": phase, "trigger": trigger, "count": count, "impossible": why }));
         }
     }
     let [_, _, missed] = coverage.counts();
     if !json {
-        println!("{BANNER}\n{coverage}\n\nWhy a cell cannot be met:");
-        print!("{}{}", reasons(coverage), story_of_findings(&swarm.findings));
-        println!("{BANNER}");
+        line!("{BANNER}\n{coverage}\n\nWhy a cell cannot be met:");
+        text!("{}{}", reasons(coverage), story_of_findings(&swarm.findings));
+        line!("{BANNER}");
     }
     Ok(ExitCode::from(u8::from(missed > 0 || !swarm.findings.is_empty())))
 }
