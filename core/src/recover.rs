@@ -4,7 +4,7 @@
 
 use crate::command::{Base, Op, OpKind};
 use crate::error::RestoreError;
-use crate::id::Generation;
+use crate::id::{Generation, MAX_GENERATIONS};
 use crate::input::{FaultKind, Found, Power, Program};
 use crate::journal::{RECORD_VERSION, Record};
 use crate::machine::{Examine, Machine, Stage, Tries};
@@ -256,9 +256,10 @@ impl Machine {
                 self.drop_snapshot();
             }
         }
-        // Each time an older one, so this comes to an end.
         let missing = |record: &Record| record.generations.iter().find(|&g| !found.snapshots.contains(g));
-        while let Some(generation) = missing(&self.record) {
+        // Each time an older one, so there are no more rounds than numbers in both sets.
+        for _ in 0..2 * MAX_GENERATIONS {
+            let Some(generation) = missing(&self.record) else { break };
             self.drop_generation(generation);
             self.fall_back_on_junk(generation);
             self.changed();
