@@ -233,7 +233,10 @@ pub(crate) fn coverage(
         };
         let (phase, trigger) = (format!("{phase:?}"), format!("{trigger:?}"));
         if json {
-            line!("{}", json!({ "phase": phase, "trigger": trigger, "count": count, "impossible": why }));
+            line!(
+                "{}",
+                json!({ "simulated": true, "phase": phase, "trigger": trigger, "count": count, "impossible": why })
+            );
         }
     }
     let [_, _, missed] = coverage.counts();
