@@ -7,7 +7,7 @@ use std::hash::Hash;
 use vmtask_core::table::{self, PhaseKind, Trigger};
 use vmtask_core::{
     Accepted, Base, Boot, Command, CommandId, Denied, Event, Generation, Generations, Input, Instant, Intent,
-    JournalSeq, Machine, Notice, Op, OpKind, Outcome, Phase, Power, Program, Record, Reply, Report, Request,
+    JournalSeq, Machine, Notice, Op, OpKind, Outcome, Phase, Power, Program, Record, Reply, Report, Request, Span,
 };
 
 use crate::guest::{output_of, right_state};
@@ -365,7 +365,9 @@ impl Spy {
     /// Times are told apart by how far off they are: true ones from `now`, the manager's from `machine_now`.
     pub(crate) fn hash_into(&self, h: &mut impl std::hash::Hasher, now: u64, machine_now: Instant) {
         let left = |by: Option<u64>| by.map(|by| by.saturating_sub(now));
-        self.awaiting.map(|(c, deadline)| (c.op, deadline.since(machine_now))).hash(h);
+        // A clock that has jumped excuses whatever comes before its deadline.
+        let early = |deadline: Instant| if self.clock_jumped { Span::ZERO } else { deadline.since(machine_now) };
+        self.awaiting.map(|(c, deadline)| (c.op, early(deadline))).hash(h);
         (self.fencing, self.fence_failed, self.unresolved.map(|(_, op)| op)).hash(h);
         (self.blind, self.program_runs, self.removed).hash(h);
         (self.aborted, left(self.suspend_by), left(self.quit), left(self.abort_by)).hash(h);

@@ -112,6 +112,8 @@ type Answered = (CommandId, Result<Reply, Fault>);
 pub(crate) struct Job {
     pub(crate) command: Command,
     at: u64,
+    /// When an answer comes too late.
+    too_late: u64,
     act: Option<Act>,
     nth: u16,
 }
@@ -304,7 +306,10 @@ impl System {
         match act {
             Some(Act::Hang(None)) => {}
             Some(Act::Hang(Some(steps))) => self.keep_late(command, steps),
-            _ => self.worker = Some(Job { command, at: self.now + takes, act, nth }),
+            _ => {
+                let deadline = command.deadline.as_millis().saturating_add_signed(-self.skew);
+                self.worker = Some(Job { command, at: self.now + takes, too_late: deadline + TICK, act, nth });
+            }
         }
         self.mark = Mark::Before(kind, nth);
     }

@@ -125,7 +125,7 @@ impl System {
     }
 
     fn work(&mut self, scenario: &Scenario, director: &mut impl Director) -> Result<(), Violation> {
-        let Some(Job { command, act, nth, .. }) = self.worker.take() else { return Ok(()) };
+        let Some(Job { command, too_late, act, nth, .. }) = self.worker.take() else { return Ok(()) };
         let kind = command.op.kind();
         self.mark = Mark::Effect(kind, nth);
         let answer = self.carry_out(scenario, director, &command, act);
@@ -134,10 +134,7 @@ impl System {
         let at = match act {
             Some(Act::LoseReply) => return Ok(()),
             Some(Act::DelayReply) => self.now + TICK,
-            Some(Act::LateReply) => {
-                let deadline = command.deadline.as_millis().saturating_add_signed(-self.skew);
-                deadline.max(self.now) + TICK
-            }
+            Some(Act::LateReply) => too_late.max(self.now),
             _ => self.now,
         };
         self.post_reply(at, kind, nth, command.id, result);

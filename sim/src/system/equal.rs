@@ -2,7 +2,8 @@
 
 use vmtask_core::{Boot, Record};
 
-use super::{SUSPENDED, System};
+use super::{Job, SUSPENDED, System};
+use crate::act::Act;
 
 impl System {
     /// What makes this state different from another one, as 128 bits: names, counts and absolute times are left out.
@@ -38,7 +39,8 @@ impl System {
         (self.disk.load().as_ref().map(relative), self.disk.previous.as_ref().map(relative)).hash(h);
         (self.budget, self.start_due).hash(h);
         let after = |at: u64| at.saturating_sub(self.now);
-        self.worker.map(|j| (j.command.op, after(j.at), j.command.deadline.since(now), j.act)).hash(h);
+        let too_late = |j: &Job| (j.act == Some(Act::LateReply)).then(|| after(j.too_late));
+        self.worker.map(|j| (j.command.op, after(j.at), j.act, too_late(&j))).hash(h);
         self.late.map(|l| l.map(|l| (l.command.op, l.steps, self.spy.is_awaited(l.command.id)))).hash(h);
         for mail in self.replies.iter().flatten() {
             (after(mail.at), self.spy.is_awaited(mail.what.0), mail.what.1).hash(h);
