@@ -92,6 +92,8 @@ pub enum Act {
     Spoil(Health),
     /// The record is written a tick later than it should.
     SlowWrite,
+    /// There is no room for the record: it is written a tick later, or a newer one in its place.
+    WriteFails,
     /// The power fails in the middle of the write.
     Tear,
     /// The VM does not survive the fence.
@@ -163,7 +165,7 @@ pub enum When {
 
 impl Act {
     /// How many kinds there are.
-    pub const KINDS: usize = 35 + FaultKind::ALL.len();
+    pub const KINDS: usize = 36 + FaultKind::ALL.len();
 
     /// A number for its kind, whatever its details: below [`KINDS`](Self::KINDS).
     #[must_use]
@@ -204,7 +206,8 @@ impl Act {
             Self::Request(Request::Quit { budget_ms: 0 }) => 32,
             Self::Request(Request::Quit { .. }) => 33,
             Self::Request(Request::Abort) => 34,
-            Self::Fail(kind) => 35 + kind as usize,
+            Self::WriteFails => 35,
+            Self::Fail(kind) => 36 + kind as usize,
         }
     }
 
@@ -223,7 +226,7 @@ impl Act {
             | Self::FailAndKill
             | Self::NoTools
             | Self::Spoil(_) => When::Command,
-            Self::SlowWrite | Self::Tear => When::Write,
+            Self::SlowWrite | Self::WriteFails | Self::Tear => When::Write,
             Self::VmDies | Self::FenceHangs => When::Fence,
             Self::LoseEvent | Self::DelayEvent | Self::DuplicateEvent => When::Event,
             Self::Request(_)

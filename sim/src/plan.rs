@@ -219,12 +219,13 @@ impl fmt::Display for Act {
 }
 
 /// Acts that are always written in the same way.
-pub(crate) const PLAIN: [(Act, &str); 30] = [
+pub(crate) const PLAIN: [(Act, &str); 31] = [
     (Act::LoseReply, "lose reply"),
     (Act::DuplicateReply, "duplicate reply"),
     (Act::DelayReply, "delay reply"),
     (Act::LateReply, "reply after deadline"),
     (Act::SlowWrite, "slow write"),
+    (Act::WriteFails, "write fails"),
     (Act::Slow, "slow"),
     (Act::Hang(None), "hang"),
     (Act::ActThenUnknown, "act, then fail unknown"),

@@ -66,6 +66,15 @@ impl Swarm {
         }
     }
 
+    /// Runs until every cell of the core's table has been met that can be, but no more than so often.
+    pub fn cover(&mut self, most: u64) {
+        // Looking takes as long as a few runs.
+        const AT_ONCE: u64 = 1000;
+        while self.runs < most && self.coverage.counts()[2] > 0 {
+            (0..AT_ONCE.min(most - self.runs)).for_each(|_| self.run());
+        }
+    }
+
     fn note(&mut self, violation: Violation, plan: Plan) {
         if let Some(same) = self.findings.iter_mut().find(|f| f.violation.is_like(&violation)) {
             same.count += 1;

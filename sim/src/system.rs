@@ -96,7 +96,7 @@ pub struct System {
     late: [Option<Late>; 3],
     replies: [Option<Mail<Answered>>; 6],
     events: [Option<Mail<(Boot, Event)>>; 6],
-    pub(crate) writer: Option<Mail<Record>>,
+    pub(crate) writer: Option<Writing>,
     pub(crate) queued: Option<Record>,
     pub(crate) fencer: Option<Fencing>,
     counts: Counts,
@@ -131,7 +131,15 @@ pub(crate) struct Mail<T> {
     nth: u16,
     kind: OpKind,
     pub(crate) what: T,
-    tears: bool,
+}
+
+/// A record that is being written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Writing {
+    at: u64,
+    nth: u16,
+    pub(crate) record: Record,
+    act: Option<Act>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -330,11 +338,12 @@ impl System {
         let mut options = Options::new();
         if self.budget.faults > 0 {
             options.push(Act::SlowWrite);
+            options.push(Act::WriteFails);
             options.push(Act::Tear);
         }
         let act = self.consult(director, Moment::Write(nth), &options);
-        let at = self.now + if act == Some(Act::SlowWrite) { TICK } else { 0 };
-        self.writer = Some(Mail { at, nth, kind: OpKind::Probe, what: record, tears: act == Some(Act::Tear) });
+        let at = self.now + if matches!(act, Some(Act::SlowWrite | Act::WriteFails)) { TICK } else { 0 };
+        self.writer = Some(Writing { at, nth, record, act });
     }
 
     fn ask_for_fence(&mut self, director: &mut impl Director, id: CommandId) {

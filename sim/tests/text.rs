@@ -82,7 +82,7 @@ fn outcome_of_something() -> impl Strategy<Value = Line> {
     let n = 1..=u16::MAX;
     prop_oneof![
         (op(), n.clone(), command).prop_map(|(op, n, act)| Line { anchor: Anchor::Command(op, n), act }),
-        (n.clone(), proptest::sample::select(vec![Act::SlowWrite, Act::Tear]))
+        (n.clone(), proptest::sample::select(vec![Act::SlowWrite, Act::WriteFails, Act::Tear]))
             .prop_map(|(n, act)| Line { anchor: Anchor::Write(n), act }),
         (n.clone(), proptest::sample::select(vec![Act::VmDies, Act::FenceHangs]))
             .prop_map(|(n, act)| Line { anchor: Anchor::Fence(n), act }),

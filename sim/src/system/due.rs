@@ -4,7 +4,7 @@ use vmtask_core::{
     Base, Boot, Command, CommandId, Event, Fault, FaultKind, Input, Intent, Op, OpKind, Phase, Reply, Request,
 };
 
-use super::{Fencing, Job, Mail, SUSPENDED, System};
+use super::{Fencing, Job, Mail, SUSPENDED, System, Writing};
 use crate::act::{Act, Director, Mark, Moment, Options};
 use crate::guest::Agent;
 use crate::invariant::{self, Violation};
@@ -247,16 +247,23 @@ impl System {
     }
 
     fn finish_write(&mut self, scenario: &Scenario, director: &mut impl Director) -> Result<(), Violation> {
-        let Some(mail) = self.writer.take() else { return Ok(()) };
-        self.mark = Mark::Written(mail.nth);
-        if mail.tears {
-            self.disk.tear();
-            return self.lose_power(scenario, director);
+        let Some(Writing { record, nth, act, .. }) = self.writer.take() else { return Ok(()) };
+        self.mark = Mark::Written(nth);
+        match act {
+            Some(Act::Tear) => {
+                self.disk.tear();
+                return self.lose_power(scenario, director);
+            }
+            Some(Act::WriteFails) => {
+                self.queued.get_or_insert(record);
+            }
+            _ => {
+                self.disk.write(record);
+                self.spy.durable = record.seq;
+                self.tell_machine(scenario, director, Input::Persisted(record.seq))?;
+                invariant::on_durable(self);
+            }
         }
-        self.disk.write(mail.what);
-        self.spy.durable = mail.what.seq;
-        self.tell_machine(scenario, director, Input::Persisted(mail.what.seq))?;
-        invariant::on_durable(self);
         self.start_writing(director);
         Ok(())
     }
@@ -310,11 +317,11 @@ impl System {
     }
 
     pub(super) fn post_reply(&mut self, at: u64, kind: OpKind, nth: u16, id: CommandId, result: Result<Reply, Fault>) {
-        post(&mut self.replies, Mail { at, nth, kind, what: (id, result), tears: false });
+        post(&mut self.replies, Mail { at, nth, kind, what: (id, result) });
     }
 
     pub(super) fn post_event(&mut self, at: u64, nth: u16, boot: Boot, event: Event) {
-        post(&mut self.events, Mail { at, nth, kind: OpKind::Probe, what: (boot, event), tears: false });
+        post(&mut self.events, Mail { at, nth, kind: OpKind::Probe, what: (boot, event) });
     }
 }
 

@@ -48,7 +48,7 @@ impl System {
         for mail in self.events.iter().flatten() {
             (after(mail.at), self.spy.boot == Some(mail.what.0), mail.what.1).hash(h);
         }
-        self.writer.map(|m| (after(m.at), relative(&m.what), m.tears)).hash(h);
+        self.writer.map(|w| (after(w.at), relative(&w.record), w.act.filter(|act| *act != Act::SlowWrite))).hash(h);
         self.queued.as_ref().map(relative).hash(h);
         self.fencer.map(|f| (after(f.at), f.dies)).hash(h);
         if self.is_held() {

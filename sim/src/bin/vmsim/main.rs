@@ -128,8 +128,8 @@ enum Command {
     },
     /// Which cells of the core's table random runs meet, and why the others cannot be met.
     Coverage {
-        /// So many runs.
-        #[arg(long, default_value_t = 200_000)]
+        /// At most so many runs, fewer if every cell has been met that can be.
+        #[arg(long, default_value_t = 3_000_000)]
         runs: u64,
         /// Of this series.
         #[arg(long, default_value_t = 1)]

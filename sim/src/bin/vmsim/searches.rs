@@ -215,9 +215,7 @@ pub(crate) fn coverage(
     json: bool,
 ) -> Result<ExitCode, String> {
     let mut swarm = Swarm::new(seed, &Profile::ALL);
-    while swarm.runs < runs {
-        swarm.run();
-    }
+    swarm.cover(runs);
     let coverage = &swarm.coverage;
     let draw = |file: Option<&Path>, text: &dyn Fn() -> String| match file {
         Some(path) => fs::write(path, text()).map_err(|error| format!("cannot write {}: {error}", path.display())),
@@ -241,7 +239,7 @@ pub(crate) fn coverage(
     }
     let [_, _, missed] = coverage.counts();
     if !json {
-        line!("{BANNER}\n{coverage}\n\nWhy a cell cannot be met:");
+        line!("{BANNER}\n{coverage}\nafter {} runs\n\nWhy a cell cannot be met:", swarm.runs);
         text!("{}{}", reasons(coverage), story_of_findings(&swarm.findings));
         line!("{BANNER}");
     }
