@@ -10,7 +10,7 @@ use vmtask_sim::{Cell, Plan, Profile, Run, Swarm, matrix_svg, shrink, states_svg
 
 #[test]
 fn every_cell_of_the_table_is_met_or_impossible_for_a_reason() {
-    let mut swarm = Swarm::new(1, &Profile::ALL);
+    let mut swarm = Swarm::new(6, &Profile::ALL);
     swarm.cover(3_000_000);
     if let Some(finding) = swarm.findings.first() {
         panic!("{}\n{}\n{}", finding.violation, finding.plan, finding.trace.join("\n"));

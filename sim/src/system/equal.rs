@@ -1,6 +1,6 @@
 //! When two states are the same state.
 
-use vmtask_core::{Boot, Record};
+use vmtask_core::{Boot, Phase, Record};
 
 use super::{Job, SUSPENDED, System};
 use crate::act::Act;
@@ -51,7 +51,8 @@ impl System {
         self.writer.map(|w| (after(w.at), relative(&w.record), w.act.filter(|act| *act != Act::SlowWrite))).hash(h);
         self.queued.as_ref().map(relative).hash(h);
         self.fencer.map(|f| (after(f.at), f.dies)).hash(h);
-        if self.is_held() {
+        if matches!(self.phase, Phase::Paused { .. }) {
+            // When its user resumes it, even if something else has to be over first.
             self.now.saturating_sub(self.phase_since).min(SUSPENDED).hash(h);
         }
         self.spy.hash_into(h, self.now, now);
