@@ -16,10 +16,11 @@
 //! two ways to the same state is kept does depend on it. So what was found broken is looked for again by one worker alone, and reported from there.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,8 @@ pub struct Explorer {
     pub breadth: Breadth,
     /// Stop after about so many states.
     pub max_states: usize,
+    /// Stop when what is known and what waits takes about so many bytes.
+    pub memory: usize,
     /// Stop after so many broken promises.
     pub max_findings: usize,
     /// Stop after so long.
@@ -63,14 +66,41 @@ pub struct Exploration {
     pub transitions: u64,
     /// Steps from the worst state to the end once nothing more goes wrong.
     pub longest_way_home: u32,
-    /// Whether everything within the budget was visited.
-    pub complete: bool,
+    /// Why it was given up before everything within the budget was visited, if it was.
+    pub given_up: Option<GivenUp>,
     /// Broken promises, shortest runs first; one for each promise.
     pub findings: Vec<Finding>,
     /// Which cells of the core's table were met.
     pub coverage: Coverage,
     /// Final ends: completed, aborted.
     pub ends: [u64; 2],
+}
+
+/// What a search ran out of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GivenUp {
+    /// [`Explorer::max_states`].
+    States,
+    /// [`Explorer::memory`].
+    Memory,
+    /// [`Explorer::time`].
+    Time,
+    /// [`Explorer::max_findings`]: it has enough of them.
+    Findings,
+    /// Steps: there are runs that do not end.
+    Steps,
+}
+
+impl fmt::Display for GivenUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::States => "so many states were allowed",
+            Self::Memory => "the memory that it may use is full",
+            Self::Time => "its time is over",
+            Self::Findings => "enough promises are broken",
+            Self::Steps => "there are runs that do not end",
+        })
+    }
 }
 
 /// A broken promise, and how to break it again.
@@ -95,6 +125,7 @@ impl Explorer {
             budget,
             breadth: Breadth::default(),
             max_states: usize::MAX,
+            memory: usize::MAX,
             max_findings: 20,
             time: None,
             workers: NonZeroUsize::MIN,
@@ -176,7 +207,9 @@ struct Search<'a> {
     shards: Vec<Mutex<Shard>>,
     states: AtomicUsize,
     broken: Mutex<Vec<Broken>>,
-    given_up: AtomicBool,
+    /// Systems that wait to be gone on from.
+    waiting: AtomicUsize,
+    given_up: OnceLock<GivenUp>,
     started: Instant,
 }
 
@@ -214,7 +247,8 @@ impl<'a> Search<'a> {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             states: AtomicUsize::new(0),
             broken: Mutex::default(),
-            given_up: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+            given_up: OnceLock::new(),
             started: Instant::now(),
         }
     }
@@ -234,6 +268,7 @@ impl<'a> Search<'a> {
         let mut found = Exploration::default();
         let mut depth = 0;
         while !frontier.is_empty() && !self.is_given_up() {
+            self.waiting.store(frontier.len(), Ordering::Relaxed);
             let mut tallies = self.expand(&frontier);
             depth += 1;
             let next: usize = tallies.iter().map(|tally| tally.next.len()).sum();
@@ -247,13 +282,13 @@ impl<'a> Search<'a> {
             }
             if let Some((id, _)) = frontier.first().filter(|_| depth >= MAX_STEPS) {
                 self.note(Violation::NeverEnds, *id, None);
-                self.given_up.store(true, Ordering::Relaxed);
+                self.give_up(GivenUp::Steps);
             }
             progress(self.states.load(Ordering::Relaxed));
         }
         found.states = self.states.load(Ordering::Relaxed);
-        found.complete = !self.is_given_up();
-        if found.complete {
+        found.given_up = self.given_up.get().copied();
+        if found.given_up.is_none() {
             found.longest_way_home = self.walk_home();
         }
         let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -279,7 +314,7 @@ impl<'a> Search<'a> {
                 for (id, system) in &frontier[at..(at + BATCH).min(frontier.len())] {
                     self.branch(*id, system, &mut odometer, &mut tally);
                 }
-                self.look_at_the_clock();
+                self.look_at_the_limits();
             }
             tally
         };
@@ -311,6 +346,7 @@ impl<'a> Search<'a> {
                     self.follow(new, after, tally);
                 } else {
                     tally.next.push((new, after));
+                    self.waiting.fetch_add(1, Ordering::Relaxed);
                 }
             }
             if !odometer.advance() {
@@ -363,7 +399,7 @@ impl<'a> Search<'a> {
         drop(shard);
         let states = self.states.fetch_add(1, Ordering::Relaxed) + 1;
         if states >= self.explorer.max_states || place >= MOST_IN_SHARD {
-            self.given_up.store(true, Ordering::Relaxed);
+            self.give_up(GivenUp::States);
         }
         Step::New(state_id(at, place))
     }
@@ -395,17 +431,27 @@ impl<'a> Search<'a> {
         }
         broken.push(Broken { violation, from, branch, count: 1 });
         if broken.len() >= self.explorer.max_findings {
-            self.given_up.store(true, Ordering::Relaxed);
+            self.give_up(GivenUp::Findings);
         }
     }
 
     fn is_given_up(&self) -> bool {
-        self.given_up.load(Ordering::Relaxed)
+        self.given_up.get().is_some()
     }
 
-    fn look_at_the_clock(&self) {
+    /// The first reason counts.
+    fn give_up(&self, why: GivenUp) {
+        self.given_up.get_or_init(|| why);
+    }
+
+    fn look_at_the_limits(&self) {
         if self.explorer.time.is_some_and(|time| self.started.elapsed() > time) {
-            self.given_up.store(true, Ordering::Relaxed);
+            self.give_up(GivenUp::Time);
+        }
+        let known = self.states.load(Ordering::Relaxed) * BYTES_PER_STATE;
+        let waiting = self.waiting.load(Ordering::Relaxed) * size_of::<(StateId, System)>();
+        if known + waiting > self.explorer.memory {
+            self.give_up(GivenUp::Memory);
         }
     }
 
@@ -493,6 +539,9 @@ impl<'a> Search<'a> {
         longest
     }
 }
+
+/// An entry of a table that is between half and seven eighths full, and a way.
+const BYTES_PER_STATE: usize = 48;
 
 /// As many states as a shard can name.
 const MOST_IN_SHARD: u32 = (1 << (32 - SHARD_BITS)) - 4;

@@ -68,7 +68,7 @@ pub use choose::{Bytes, Calm, Choose, Odometer, Prng, Recorded, Recording, Seldo
 pub use coverage::{Cell, Coverage, Watching, why_never};
 pub use diagram::{matrix_svg, states_svg};
 pub use disk::{Disk, Slot};
-pub use explore::{Exploration, Explorer, Finding};
+pub use explore::{Exploration, Explorer, Finding, GivenUp};
 pub use guest::{Agent, Guest, Health, Running, Snapshot};
 pub use invariant::Violation;
 pub use parse::PlanSyntaxError;

@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, BuildHasherDefault};
 use std::num::NonZeroUsize;
 
 use rstest::rstest;
-use vmtask_sim::{Budget, ByNumber, Exploration, Explorer, Odometer, Profile, Scenario, Status, System};
+use vmtask_sim::{Budget, ByNumber, Exploration, Explorer, GivenUp, Odometer, Profile, Scenario, Status, System};
 
 const TWO: NonZeroUsize = NonZeroUsize::new(2).unwrap();
 
@@ -18,7 +18,7 @@ fn explore(profile: Profile, faults: u8, requests: u8) -> Exploration {
     if let Some(finding) = found.findings.first() {
         panic!("{}: {}\n{}\n{}", profile.name(), finding.violation, finding.plan, finding.trace.join("\n"));
     }
-    assert!(found.complete, "given up after {} states", found.states);
+    assert_eq!(found.given_up, None, "after {} states", found.states);
     found
 }
 
@@ -50,7 +50,9 @@ fn a_larger_budget_visits_more_and_the_same_budget_the_same() {
 #[test]
 fn a_search_that_is_given_up_says_so() {
     let explorer = Explorer { max_states: 1000, ..Explorer::new(Profile::Qemu, Budget::of(2, 2)) };
-    assert!(!explorer.explore(|_| {}).complete);
+    assert_eq!(explorer.explore(|_| {}).given_up, Some(GivenUp::States));
+    let explorer = Explorer { memory: 1 << 20, ..Explorer::new(Profile::Qemu, Budget::of(2, 2)) };
+    assert_eq!(explorer.explore(|_| {}).given_up, Some(GivenUp::Memory));
 }
 
 #[test]

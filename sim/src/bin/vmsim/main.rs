@@ -92,9 +92,12 @@ enum Command {
         /// A command that hangs acts up to so many steps later, or never.
         #[arg(long, default_value_t = 6)]
         latest: u8,
-        /// Give up after so many states (each takes about 45 bytes, and those at the frontier 3 KiB).
-        #[arg(long, default_value_t = 100_000_000)]
+        /// Give up after so many states.
+        #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
         max_states: usize,
+        /// Give up when so many MiB are used (a state that is known takes 48 bytes, one that waits 3 KiB).
+        #[arg(long, value_name = "MIB", default_value_t = 4096)]
+        memory: usize,
         /// Give up after so long.
         #[arg(long)]
         seconds: Option<u64>,
@@ -198,7 +201,7 @@ fn main() -> ExitCode {
             })
         }
         Command::Replay { plan, json } => read(&plan).map(|plan| run(&plan, false, json)),
-        Command::Explore { faults, requests, scenario, latest, max_states, seconds, threads, json } => {
+        Command::Explore { faults, requests, scenario, latest, max_states, memory, seconds, threads, json } => {
             let profiles = scenario.map_or_else(|| Profile::ALL.to_vec(), |s| vec![s.into()]);
             let budget = Budget::of(faults, requests);
             let search = searches::Search {
@@ -206,6 +209,7 @@ fn main() -> ExitCode {
                 budget,
                 breadth: Breadth { latest, ..Breadth::default() },
                 max_states,
+                memory: memory.saturating_mul(1 << 20),
                 time: seconds.map(Duration::from_secs),
                 threads,
             };

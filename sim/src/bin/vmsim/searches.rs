@@ -22,6 +22,7 @@ pub(crate) struct Search {
     pub(crate) budget: Budget,
     pub(crate) breadth: Breadth,
     pub(crate) max_states: usize,
+    pub(crate) memory: usize,
     /// For all of it.
     pub(crate) time: Option<Duration>,
     pub(crate) threads: Option<NonZeroUsize>,
@@ -41,6 +42,7 @@ pub(crate) fn explore(search: &Search, json: bool) -> ExitCode {
             let explorer = Explorer {
                 breadth: search.breadth,
                 max_states: search.max_states,
+                memory: search.memory,
                 time: search.time.map(|time| time.saturating_sub(started.elapsed())),
                 workers,
                 ..Explorer::new(profile, search.budget.at_most(acts))
@@ -50,14 +52,14 @@ pub(crate) fn explore(search: &Search, json: bool) -> ExitCode {
             let found = explorer.explore(|states| bar.set_message(format!("{states} states")));
             bar.finish_and_clear();
             broken += found.findings.len();
-            complete &= found.complete;
+            complete &= found.given_up.is_none();
             let seconds = since.elapsed().as_secs_f64();
             if json {
                 line!("{}", summary_of_exploration(&explorer, &found, seconds));
             } else {
                 text!("{}", story_of_exploration(&explorer, &found, seconds));
             }
-            if !found.complete {
+            if !complete {
                 break 'search;
             }
         }
@@ -99,7 +101,8 @@ fn summary_of_exploration(explorer: &Explorer, found: &Exploration, seconds: f64
         "longest_way_home": found.longest_way_home,
         "completed": found.ends[0],
         "aborted": found.ends[1],
-        "complete": found.complete,
+        "complete": found.given_up.is_none(),
+        "given_up": found.given_up.map(|why| why.to_string()),
         "seconds": seconds,
         "violations": violations(&found.findings),
     })
@@ -121,16 +124,17 @@ fn story_of_exploration(explorer: &Explorer, found: &Exploration, seconds: f64) 
         found.states,
         found.transitions,
     );
-    if found.complete {
-        let _ = writeln!(
+    let count = found.findings.len();
+    let _ = match found.given_up {
+        None => writeln!(
             text,
-            "  once faults stop, every state is at most {} steps from the end\n  {} violations",
+            "  once faults stop, every state is at most {} steps from the end\n  {count} violations",
             found.longest_way_home,
-            found.findings.len()
-        );
-    } else {
-        let _ = writeln!(text, "  given up before everything was visited: {} violations so far", found.findings.len());
-    }
+        ),
+        Some(why) => {
+            writeln!(text, "  given up before everything was visited, because {why}: {count} violations so far")
+        }
+    };
     text + &story_of_findings(&found.findings)
 }
 
