@@ -4,27 +4,10 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use rstest::rstest;
-
-/// The client, compiled against nothing but the library's file.
-fn compile(dir: &Path) -> PathBuf {
-    let library = common::library().canonicalize().unwrap();
-    let client = dir.join("client");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/client.c");
-    let output = Command::new("gcc")
-        .args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-g", "-o"])
-        .arg(&client)
-        .arg(source)
-        .arg(&library)
-        .arg(format!("-Wl,-rpath,{}", library.parent().unwrap().display()))
-        .output()
-        .expect("gcc is needed to compile the client");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    client
-}
 
 /// What one run needs.
 struct Stage {
@@ -35,7 +18,7 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let client = compile(dir.path());
+        let client = common::compile("client.c", dir.path());
         Self { dir, client }
     }
 

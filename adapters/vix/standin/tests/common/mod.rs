@@ -46,3 +46,20 @@ pub(crate) fn assert_nothing_left(path: &Path) {
     }
     assert!(counted["changes"].as_u64().unwrap() > 10, "{counted}");
 }
+
+/// Compiles one of the clients in C against nothing but the library's file.
+#[cfg(target_os = "linux")]
+pub(crate) fn compile(source: &str, dir: &Path) -> PathBuf {
+    let library = library().canonicalize().unwrap();
+    let client = dir.join(source.trim_end_matches(".c"));
+    let output = std::process::Command::new("gcc")
+        .args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-g", "-pthread", "-o"])
+        .arg(&client)
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(source))
+        .arg(&library)
+        .arg(format!("-Wl,-rpath,{}", library.parent().unwrap().display()))
+        .output()
+        .expect("gcc is needed to compile the clients");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    client
+}
