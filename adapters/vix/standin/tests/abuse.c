@@ -91,7 +91,8 @@ every(const char *vmx, char **names)
          VixHandle host = connect_host(), vm = open_vm(host, vmx), handles[8], snapshot, list = 0;
          uint64_t job, result;
          finish(any_on(vm, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0));
-         snapshot = result_of(any_snapshot(vm, (uint64_t)(uintptr_t) "name", 0, 0, 0, 0, 0, 0, 0, 0, 0));
+         /* Only where it is used: snapshots stay. */
+         snapshot = kind != 6 ? 0 : result_of(any_snapshot(vm, (uint64_t)(uintptr_t) "name", 0, 0, 0, 0, 0, 0, 0, 0, 0));
          any_alloc(host, (uint64_t)(uintptr_t)&list, 0, 0, 0, 0, 0, 0, 0, 0, 0);
          job = any_off(vm, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
          job_wait((VixHandle)job, 0);
@@ -103,7 +104,7 @@ every(const char *vmx, char **names)
          handles[5] = (VixHandle)job;
          handles[6] = snapshot;
          handles[7] = list;
-         must("everything needed is there", vm != 0 && snapshot != 0 && list != 0);
+         must("everything needed is there", vm != 0 && list != 0 && (kind != 6 || snapshot != 0));
          if (kind == 4 && strcmp(*names, "VixVM_Delete") == 0) {
             disconnect(host);
             continue;
