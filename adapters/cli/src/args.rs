@@ -1,11 +1,14 @@
 //! The command line.
 
+pub(crate) mod vix;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::exit;
+use vix::VixArgs;
 use crate::sys;
 
 /// Runs a Linux program with its files in an identical virtual machine on any computer, checkpoints it, survives being
@@ -55,6 +58,9 @@ pub(crate) struct RunArgs {
     #[arg(long, value_enum, default_value_t = HypervisorChoice::Auto)]
     pub(crate) hypervisor: HypervisorChoice,
 
+    #[command(flatten)]
+    pub(crate) vix: VixArgs,
+
     /// Install what is missing first, and build the platform
     #[arg(long)]
     pub(crate) setup: bool,
@@ -74,6 +80,8 @@ pub(crate) enum HypervisorChoice {
     Auto,
     /// QEMU, with the accelerator that works here
     Qemu,
+    /// A product of VMware's, by VIX
+    Vix,
     /// None: the virtual machine is simulated, and nothing is computed
     Sim,
 }
@@ -162,6 +170,9 @@ fn after_help() -> String {
     format!(
         "Environment:\n    VMTASK_DATA_DIR     where platforms, templates and the list of virtual machines are kept\n    \
          VMTASK_ACCEL        `tcg` forces software emulation\n    \
+         VMTASK_VIX_LIBRARY  the VIX library, or the directory that it is in\n    \
+         VMTASK_VIX_PASSWORD, VMTASK_VIX_HOST_PASSWORD\n                        \
+         the passwords of --vix-user and --vix-host-user\n    \
          VMTASK_SIM_SECONDS  how long a simulated program runs, in seconds [default: 5]\n\n{}",
         exit::table()
     )
