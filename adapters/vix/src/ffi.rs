@@ -79,7 +79,7 @@ table! {
     connect: HostConnect fn(c_int, c_int, Str, c_int, Str, Str, c_int, Handle, Callback, Data) -> Handle;
     disconnect: HostDisconnect fn(Handle);
     register: HostRegisterVm fn(Handle, Str, Callback, Data) -> Handle;
-    unregister: HostUnregisterVM fn(Handle, Str, Callback, Data) -> Handle;
+    unregister: HostUnregisterVm fn(Handle, Str, Callback, Data) -> Handle;
     find_items: HostFindItems fn(Handle, c_int, Handle, c_int, Callback, Data) -> Handle;
     host_open: HostOpenVm fn(Handle, Str, c_int, Handle, Callback, Data) -> Handle;
     alloc_list: PropertyListAllocPropertyList fn(Handle, *mut Handle, c_int; ...) -> u64;
