@@ -8,8 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::exit;
-use vix::VixArgs;
 use crate::sys;
+use vix::VixArgs;
 
 /// Runs a Linux program with its files in an identical virtual machine on any computer, checkpoints it, survives being
 /// killed, and hands back the same bits everywhere.
@@ -58,9 +58,6 @@ pub(crate) struct RunArgs {
     #[arg(long, value_enum, default_value_t = HypervisorChoice::Auto)]
     pub(crate) hypervisor: HypervisorChoice,
 
-    #[command(flatten)]
-    pub(crate) vix: VixArgs,
-
     /// Install what is missing first, and build the platform
     #[arg(long)]
     pub(crate) setup: bool,
@@ -72,6 +69,10 @@ pub(crate) struct RunArgs {
     /// What goes into DIR/log, as a filter of the `tracing` crate: `info`, `vmtask_qemu=trace`
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub(crate) log: String,
+
+    // Last: its heading would be that of what follows.
+    #[command(flatten)]
+    pub(crate) vix: VixArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

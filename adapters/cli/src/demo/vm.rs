@@ -61,7 +61,13 @@ pub(crate) fn show(dir: &Path) -> Result<Shown, Error> {
     };
     write("run.sh", SCRIPT)?;
     let task = write("leibniz.toml", TASK)?;
-    let wanted = Wanted { task: &task, dir: None, hypervisor: HypervisorChoice::Auto, vix: &VixArgs::default(), log: Some("debug") };
+    let wanted = Wanted {
+        task: &task,
+        dir: None,
+        hypervisor: HypervisorChoice::Auto,
+        vix: &VixArgs::default(),
+        log: Some("debug"),
+    };
     let mut session = Session::open(&wanted)?;
     if !session.dir.is_new() {
         return Err(failed(format!(

@@ -8,7 +8,6 @@ use vmtask_core::{Capabilities, Command, CommandId, Op, Reply};
 use vmtask_driver::{EffectToken, EventSink, Hypervisor, NewEntry, PortError, Reap, Registration, Registry};
 
 use crate::error::Error;
-use crate::platform;
 
 pub(super) struct Registered {
     inner: Arc<dyn Hypervisor>,
@@ -23,7 +22,7 @@ impl Registered {
     /// # Errors
     /// If the registry cannot be used.
     pub(super) fn new(inner: Arc<dyn Hypervisor>, task: &str, dir: &Path, keeper: String) -> Result<Self, Error> {
-        let registry = Registry::open(&platform::data_dir()?)?;
+        let registry = Registry::open(&vmtask_platform::data_dir()?)?;
         let reaped = registry.reap(Reap::Orphans)?;
         for (entry, why) in &reaped.left {
             tracing::warn!(task = entry.task, dir = %entry.dir.display(), why, "a virtual machine without a manager stays");

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use vmtask_core::{CheckpointSpec, Plan, Policy, Span, TaskSpec};
-use vmtask_driver::{Credentials, Digest, Execution, Hypervisor, SecretSource};
+use vmtask_core::{Plan, Policy, TaskSpec};
+use vmtask_driver::{Credentials, Digest, Execution, Hypervisor, SecretSource, TaskFile};
 use vmtask_vix::{Candidate, Connection, Library, Product, Setup, VixVm, Wait, discover};
 
 use super::Place;
@@ -142,10 +142,10 @@ fn absolute(vm: &str) -> Result<String, Error> {
 /// The directory of `NAME=DIR`, if it is this virtual machine's datastore.
 fn datastore(given: &str, vm: &str) -> Result<PathBuf, Error> {
     let usage = |why: String| Error::Usage(format!("--vix-datastore {given:?} {why}"));
-    let (name, dir) =
-        given.split_once('=').filter(|(name, dir)| !name.is_empty() && !dir.is_empty()).ok_or_else(|| {
-            usage("is not NAME=DIR, as in standard=/var/lib/vmware/Virtual Machines".into())
-        })?;
+    let (name, dir) = given
+        .split_once('=')
+        .filter(|(name, dir)| !name.is_empty() && !dir.is_empty())
+        .ok_or_else(|| usage("is not NAME=DIR, as in standard=/var/lib/vmware/Virtual Machines".into()))?;
     if !vm.starts_with(&format!("[{name}]")) {
         return Err(usage(format!("is not the datastore of {vm}; name the one in its brackets")));
     }
@@ -253,7 +253,8 @@ pub(crate) fn examine() -> Vec<Check> {
         Ok(library) => library,
         Err(error) => return vec![missing(error.to_string())],
     };
-    let by = discover(None).into_iter().find(|candidate| candidate.path == library.path()).map(|Candidate { by, .. }| by);
+    let by =
+        discover(None).into_iter().find(|candidate| candidate.path == library.path()).map(|Candidate { by, .. }| by);
     let by = by.map(|by| format!(" ({by})")).unwrap_or_default();
     let mut checks = vec![Check::good(LIBRARY, format!("{}{by}", library.path().display()))];
     let rows: Vec<String> = library.rows().iter().map(ToString::to_string).collect();
@@ -278,11 +279,17 @@ fn missing(why: String) -> Check {
 
 /// What is done instead of what a product lacks, for a task with checkpoints whose files are on this computer.
 fn substitutes(product: Product) -> String {
-    let spec = TaskSpec { checkpoint: Some(CheckpointSpec { every: Span::from_secs(300), keep: 1 }), ..TaskSpec::default() };
+    const TASK: &str = "name = \"any\"\nplatform = \"any\"\n[program]\npath = \"/bin/true\"\n";
     let capabilities = vmtask_vix::capabilities_of(product, true);
-    let Ok(plan) = Plan::new(&spec, Policy::default(), capabilities) else { return "cannot run tasks".into() };
-    let all: Vec<String> = plan.substitutes(&spec).map(|substitute| substitute.to_string()).collect();
-    if all.is_empty() { "none".into() } else { all.join("; ") }
+    let planned = TaskFile::parse(Path::new("any"), TASK).ok().and_then(|file| {
+        let plan = Plan::new(file.spec(), Policy::default(), capabilities).ok()?;
+        Some(plan.substitutes(file.spec()).map(|substitute| substitute.to_string()).collect::<Vec<_>>())
+    });
+    match planned {
+        None => "cannot run tasks".into(),
+        Some(all) if all.is_empty() => "none".into(),
+        Some(all) => all.join("; "),
+    }
 }
 
 #[cfg(test)]
@@ -313,7 +320,8 @@ mod tests {
 
     #[test]
     fn each_products_substitutes_are_told() {
-        let table: Vec<String> = SHOWN.iter().map(|(name, product)| format!("{name}: {}", substitutes(*product))).collect();
+        let table: Vec<String> =
+            SHOWN.iter().map(|(name, product)| format!("{name}: {}", substitutes(*product))).collect();
         insta::assert_snapshot!(table.join("\n"));
     }
 }
