@@ -22,6 +22,7 @@ mod handles;
 mod host;
 mod job;
 mod property;
+mod screen;
 mod store;
 mod vm;
 mod vmx;
