@@ -145,6 +145,13 @@ mod tests {
     }
 
     #[test]
+    fn it_is_the_computation_of_the_real_guests_program() {
+        // What `tests/guest/counter.c` makes of the same input.
+        let (state, _) = told(100, b"3 1 4 1 5 9 2 6 5 3 5 8 9 7 9");
+        assert_eq!(state, 0xef44_f094_c6f5_eab9);
+    }
+
+    #[test]
     fn its_words_are_checked() {
         assert!(Compute::parse("in 100 20 out log").is_some_and(|compute| compute.progress.is_none()));
         assert!(Compute::parse("in 100 20 out log share").is_some_and(|compute| compute.progress.is_some()));
