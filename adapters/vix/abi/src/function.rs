@@ -65,7 +65,7 @@ functions! {
     HostConnect "VixHost_Connect" [1 1 1 1 1 1 1 1],
     HostDisconnect "VixHost_Disconnect" [1 1 1 1 1 1 1 1],
     HostRegisterVm "VixHost_RegisterVM" [1 1 0 0 1 0 0 1],
-    HostUnregisterVM "VixHost_UnregisterVM" [1 1 0 0 1 0 0 1],
+    HostUnregisterVm "VixHost_UnregisterVM" [1 1 0 0 1 0 0 1],
     HostFindItems "VixHost_FindItems" [1 1 1 1 1 1 1 1],
     HostOpenVm "VixHost_OpenVM" [0 0 0 1 1 1 1 1],
     PropertyListAllocPropertyList "VixPropertyList_AllocPropertyList" [0 1 1 1 1 1 1 1],

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use vmtask_vix_abi::error_code;
 
 use super::files::Files;
-use super::program::Script;
+use super::program::{Builtin, Script};
 use crate::failure::Failure;
 use crate::guest::{Process, Program, Result, Share};
 
@@ -100,8 +100,7 @@ impl Machine {
             let why = format!("{} is not executable in the guest", program.path);
             return Err(Failure::in_guest(error_code::GUEST_USER_PERMISSIONS, why));
         }
-        let script = Script::parse(&content, self.uptime_ms)
-            .map_err(|why| Failure::in_guest(error_code::PROGRAM_NOT_STARTED, format!("{}: {why}", program.path)))?;
+        let script = self.load(files, program, &content)?;
         let pid = self.next_pid;
         self.next_pid += 1;
         let command = format!("{} {}", program.path, program.arguments).trim_end().to_owned();
@@ -109,6 +108,41 @@ impl Machine {
         self.tasks.push(Task { pid, owner: program.user.to_owned(), command, started, script, status: None });
         self.run(files);
         Ok(pid)
+    }
+
+    /// What is to run.
+    fn load(&mut self, files: &Files, program: &Program<'_>, content: &[u8]) -> Result<Script> {
+        let failed =
+            |path: &str, why: String| Failure::in_guest(error_code::PROGRAM_NOT_STARTED, format!("{path}: {why}"));
+        let Some(builtin) = Builtin::at(program.path) else {
+            return Script::parse(content, self.uptime_ms).map_err(|why| failed(program.path, why));
+        };
+        let words = words(program.arguments).ok_or_else(|| failed(program.path, "a quote is open".to_owned()))?;
+        match (builtin, &words[..]) {
+            (Builtin::Chmod, [mode, paths @ ..]) if !paths.is_empty() => {
+                Ok(Script::ended(self.chmod(files, mode, paths)))
+            }
+            // As a shell does, which needs no permission to execute: what cannot be read or understood is its status.
+            (Builtin::Shell, [path, ..]) => match files.read(self, path) {
+                Ok(text) => Ok(Script::parse(&text, self.uptime_ms).unwrap_or_else(|_| Script::ended(126))),
+                Err(_) => Ok(Script::ended(127)),
+            },
+            _ => Ok(Script::ended(2)),
+        }
+    }
+
+    /// The status of a `chmod`.
+    fn chmod(&mut self, files: &Files, mode: &str, paths: &[String]) -> i32 {
+        let Some(executable) = is_executable(mode) else { return 1 };
+        let mut status = 0;
+        for path in paths {
+            match (files.info(self, path), super::files::normal(path)) {
+                (Ok(_), Ok(path)) if executable => drop(self.executable.insert(path)),
+                (Ok(_), Ok(path)) => drop(self.executable.remove(&path)),
+                _ => status = 1,
+            }
+        }
+        status
     }
 
     pub(super) fn exit_status(&self, pid: u64) -> Result<Option<i32>> {
@@ -141,6 +175,58 @@ impl Machine {
     }
 }
 
+/// Whether a mode makes a file executable for its owner; `None` for what is no mode.
+fn is_executable(mode: &str) -> Option<bool> {
+    match mode {
+        "+x" | "u+x" | "a+x" => Some(true),
+        "-x" | "u-x" | "a-x" => Some(false),
+        _ => u32::from_str_radix(mode, 8).ok().filter(|bits| *bits <= 0o7777).map(|bits| bits & 0o100 != 0),
+    }
+}
+
+/// Takes a command line apart: blanks, single and double quotes, backslashes. `None` if a quote is open.
+fn words(line: &str) -> Option<Vec<String>> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        match (quote, c) {
+            (None, ' ' | '\t' | '\n') => words.extend(word.take()),
+            (None, '\'' | '"') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (Some(open), _) if c == open => quote = None,
+            (None | Some('"'), '\\') => word.get_or_insert_default().push(chars.next()?),
+            _ => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    quote.is_none().then_some(words)
+}
+
 fn no_such_process(pid: u64) -> Failure {
     Failure::in_guest(error_code::NO_SUCH_PROCESS, format!("there is no process {pid} in the guest"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_is_taken_apart_as_a_shell_does() {
+        let apart = |line| words(line).unwrap_or_default();
+        assert_eq!(apart("755  /tmp/a"), ["755", "/tmp/a"]);
+        assert_eq!(apart(r#"'a b' "c'd" e\ f ''"#), ["a b", "c'd", "e f", ""]);
+        assert_eq!(words("'open"), None);
+    }
+
+    #[test]
+    fn modes_are_octal_or_the_common_letters() {
+        assert_eq!(is_executable("755"), Some(true));
+        assert_eq!(is_executable("0644"), Some(false));
+        assert_eq!(is_executable("+x"), Some(true));
+        assert_eq!(is_executable("x"), None);
+    }
 }

@@ -5,6 +5,7 @@
 //!   exit 3          end with a status
 //!   signal 9        end by a signal
 //!   hang            run for ever
+//!   builtin         played by the world itself (`/bin/sh`, `/bin/chmod`)
 //! ```
 //!
 //! The end of the text is `exit 0`; empty lines and lines that begin with `#` are nothing.
@@ -16,8 +17,29 @@ use crate::guest::Result;
 
 const MAGIC: &str = "#!vmtask-world";
 
-/// What every world has from its first boot.
-const INSTALLED: [(&str, &str); 2] = [("/bin/true", "exit 0\n"), ("/bin/false", "exit 1\n")];
+/// What every world has from its first boot. Those with the step `builtin` are played by [`Builtin`].
+const INSTALLED: [(&str, &str); 4] =
+    [("/bin/true", "exit 0\n"), ("/bin/false", "exit 1\n"), ("/bin/chmod", "builtin\n"), ("/bin/sh", "builtin\n")];
+
+/// A program that the world itself plays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Builtin {
+    /// `chmod MODE FILE...`
+    Chmod,
+    /// `sh FILE ...`
+    Shell,
+}
+
+impl Builtin {
+    /// The one that is installed at a path, if it is one.
+    pub(super) fn at(path: &str) -> Option<Self> {
+        match path {
+            "/bin/chmod" => Some(Self::Chmod),
+            "/bin/sh" => Some(Self::Shell),
+            _ => None,
+        }
+    }
+}
 
 /// Puts the programs that every world has into it.
 pub(super) fn install(files: &Files) -> Result<()> {
@@ -68,6 +90,11 @@ impl Script {
         Ok(Self { steps, next: 0, at_ms: uptime_ms })
     }
 
+    /// A program that is over at once.
+    pub(super) fn ended(status: i32) -> Self {
+        Self { steps: vec![Step::Exit { status }], next: 0, at_ms: 0 }
+    }
+
     /// Does the steps that are due; how it ended, if it did.
     pub(super) fn run(&mut self, uptime_ms: u64, _files: &Files) -> Option<i32> {
         while self.at_ms <= uptime_ms {
@@ -91,6 +118,8 @@ impl Step {
             "sleep" => Some(Self::Sleep { ms: humantime::parse_duration(rest.trim()).ok()?.as_millis() as u64 }),
             "exit" => Some(Self::Exit { status: rest.trim().parse().ok()? }),
             "signal" => Some(Self::Signal { number: rest.trim().parse().ok()? }),
+            // Reached only by a copy of such a program under another name: the world does not know it there.
+            "builtin" if rest.is_empty() => Some(Self::Exit { status: 126 }),
             "hang" if rest.is_empty() => Some(Self::Hang),
             _ => None,
         }

@@ -1,0 +1,22 @@
+//! vmtask's adapter for VIX.
+mod api;
+mod bell;
+mod discover;
+mod error;
+mod ffi;
+mod host;
+mod job;
+mod library;
+mod machine;
+mod setup;
+mod snapshot;
+mod wait;
+pub use api::*;
+pub use discover::*;
+pub use error::*;
+pub use host::*;
+pub use library::*;
+pub use machine::*;
+pub use setup::*;
+pub use snapshot::*;
+pub use wait::*;
