@@ -27,6 +27,8 @@ use crate::failure::Failure;
 use crate::vmx::Vmx;
 
 #[cfg(target_os = "linux")]
+mod host;
+#[cfg(target_os = "linux")]
 mod qemu;
 #[cfg(target_os = "linux")]
 mod root;
