@@ -176,8 +176,8 @@ fn a_held_world_stands_still_and_a_saved_one_goes_on_where_it_was() {
     other.world.load(&kept).unwrap();
     std::thread::sleep(Duration::from_millis(200));
     assert!(other.world.copy_out(&format!("{WORK}/share"), &other.dir.path().join("x")).is_err(), "it is suspended");
-    other.world.resume().unwrap();
     let begun = crate::store::now_ms();
+    other.world.resume().unwrap();
     let line = other.look_until("exited");
     assert_eq!(field(&line, "code"), "0");
     assert_eq!(other.get("result"), result);
