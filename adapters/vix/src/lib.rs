@@ -75,6 +75,8 @@ mod place;
 mod setup;
 mod snapshot;
 mod snapshots;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod vm;
 mod wait;
