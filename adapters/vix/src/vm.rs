@@ -33,7 +33,7 @@ const CONNECT: Duration = Duration::from_secs(20);
 /// How long a command waits for an earlier one's job before it says that it could not begin.
 const EARLIER: Duration = Duration::from_secs(10);
 /// How long a fence waits for a command to come back, and for its jobs to end by themselves.
-const GENTLE: Duration = Duration::from_secs(5);
+const GENTLE: Duration = if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(5) };
 /// How long a power-off waits for somebody who is just asking the guest something.
 const LOOK: Duration = Duration::from_secs(2);
 /// How long a fence, or a power-off, waits for the VM to be off.
