@@ -9,9 +9,13 @@
 //! told to the user: the outcome and its words.
 
 mod going;
+#[cfg(target_os = "linux")]
 pub mod qemu;
+#[cfg(target_os = "linux")]
 pub mod sim;
 pub mod stories;
+pub mod vix;
+pub mod vix_faults;
 
 use std::path::Path;
 use std::sync::Arc;

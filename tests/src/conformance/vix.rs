@@ -189,11 +189,8 @@ impl Place {
     /// What is left besides the platform's own virtual machine, which must be off: empty if all is well.
     #[must_use]
     pub fn leftovers(&self) -> Vec<String> {
-        let mut left: Vec<String> = entries(&self.store())
-            .iter()
-            .filter(|path| is_task(path))
-            .map(|path| path.display().to_string())
-            .collect();
+        let mut left: Vec<String> =
+            entries(&self.store()).iter().filter(|path| is_task(path)).map(|path| path.display().to_string()).collect();
         if let Some(state) = state(&self.store().join("platform")).filter(|state| state["power"] != "off") {
             left.push(format!("the platform is {}", state["power"]));
         }
@@ -219,13 +216,15 @@ pub fn library() -> PathBuf {
     };
     let me = std::env::current_exe().expect("know this program's own path");
     let beside = me.parent().expect("a directory").to_owned();
-    let found = [beside.join(name), beside.join("deps").join(name), beside.join("..").join(name)];
+    // One that lies beside `deps` may be of an earlier build.
+    let found = [beside.join("deps").join(name), beside.join(name), beside.join("..").join(name)];
     let found = found.into_iter().find(|path| path.is_file());
     found.unwrap_or_else(|| panic!("{name} is not near {}", beside.display()))
 }
 
 fn entries(dir: &Path) -> Vec<PathBuf> {
-    let mut entries: Vec<PathBuf> = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    let mut entries: Vec<PathBuf> =
+        fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     entries.sort();
     entries
 }
@@ -283,11 +282,6 @@ impl Vix {
             Guest::Root | Guest::Qemu => panic!("{:?} guests need Linux", self.guest),
         }
     }
-
-    /// Whether steps are written down by the program.
-    const fn tells_steps(&self) -> bool {
-        !matches!(self.guest, Guest::World)
-    }
 }
 
 /// How long a step of the computation takes.
@@ -296,15 +290,41 @@ const STEP_MS: u32 = 20;
 /// A program in the language of worlds.
 fn world_program(act: Act) -> String {
     let body = match act {
-        Act::Compute(steps) => format!("compute {steps} {STEP_MS}ms input result\n"),
+        Act::Compute(steps) => format!("compute input {steps} {STEP_MS} result steps\n"),
         Act::Exit(code) => format!("exit {code}\n"),
         Act::Signal(signal) => format!("signal {signal}\n"),
         Act::ForgetOutput | Act::Missing | Act::NotExecutable => "exit 0\n".to_owned(),
         Act::Reboot => "reboot\n".to_owned(),
         Act::PowerOff => "poweroff\n".to_owned(),
-        Act::Hang => "wedge\n".to_owned(),
+        Act::Hang => "hang\n".to_owned(),
     };
     format!("#!vmtask-world\n{body}")
+}
+
+/// What the computation comes to: as `guest/counter.c` makes it, which a world's `compute` is to agree with.
+fn world_result(steps: u32, input: &[u8]) -> Vec<u8> {
+    let mut text = format!("steps {steps}\ninput {} bytes\n", input.len());
+    let mut state = 0_u64;
+    for step in 0..=steps {
+        if step % (1 + steps / 64) == 0 {
+            text.push_str(&format!("{step} {state:016x}\n"));
+        }
+        if step < steps {
+            let at = state ^ u64::from(step);
+            let byte = (input.len() as u64 > 0).then(|| input[(at % input.len() as u64) as usize]);
+            state = mix(mix(state, step.into()), byte.map_or(256, u64::from));
+        }
+    }
+    text.push_str(&format!("result {state:016x}\n"));
+    text.into_bytes()
+}
+
+const fn mix(state: u64, with: u64) -> u64 {
+    let salted = with.wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_add(state << 6).wrapping_add(state >> 2);
+    let mut state = state ^ salted;
+    state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    state ^ (state >> 31)
 }
 
 /// What a guest's configuration needs besides.
@@ -326,8 +346,8 @@ impl Subject for Vix {
             executable,
         };
         let outputs: &[&str] = match act {
-            Act::Compute(_) if self.tells_steps() => &["result", "steps", "stdout.txt"],
-            Act::Compute(_) | Act::ForgetOutput => &["result", "stdout.txt"],
+            Act::Compute(_) => &["result", "steps", "stdout.txt"],
+            Act::ForgetOutput => &["result", "stdout.txt"],
             _ => &["stdout.txt"],
         };
         let output = |&name: &&str| FileOut { guest: name.into(), host: name.into(), optional: false };
@@ -384,12 +404,17 @@ impl Subject for Vix {
 
     fn machines(&self, dir: &Path) -> usize {
         let machines = self.place.machines(dir);
-        let on = |machine: &&PathBuf| match self.guest {
-            // Nothing of it runs anywhere: it is on if its file says so.
-            Guest::World => is_on(&state(machine).unwrap_or_default()),
-            Guest::Root | Guest::Qemu => has_processes(machine),
+        let is_there = |machine: &&PathBuf| {
+            let power = state(machine).unwrap_or_default()["power"].clone();
+            // Held by being suspended, where a product cannot pause. Without a note of that it is as good as off.
+            let held = power == "suspended" && dir.join("vm").join("notes").join("held").exists();
+            held || match self.guest {
+                // Nothing of it runs anywhere: it is on if its files say so.
+                Guest::World => power != "off" && power.is_string() && is_on(machine),
+                Guest::Root | Guest::Qemu => has_processes(machine),
+            }
         };
-        machines.iter().filter(on).count()
+        machines.iter().filter(is_there).count()
     }
 
     fn kill(&self, dir: &Path) {
@@ -434,8 +459,11 @@ impl Subject for Vix {
     }
 }
 
-fn is_on(state: &Value) -> bool {
-    !matches!(state["power"].as_str(), None | Some("off" | "suspended"))
+/// Whether a world's own file says that it is on: it may have powered itself off without anybody having noticed.
+fn is_on(machine: &Path) -> bool {
+    let text = fs::read(world(machine).join("world.json")).unwrap_or_default();
+    let world: Value = serde_json::from_slice(&text).unwrap_or_default();
+    world["power"].is_string() && world["power"] != "off"
 }
 
 fn world(machine: &Path) -> PathBuf {
