@@ -189,7 +189,7 @@ calls! { 'a;
         provider: i32, host: Option<&'a str>, port: i32, user: Option<&'a str>, password: Option<Hidden<'a>>, options: i32,
     }
     Register HostRegisterVm { host: Handle, vmx: &'a str }
-    Unregister HostUnregisterVM { host: Handle, vmx: &'a str }
+    Unregister HostUnregisterVm { host: Handle, vmx: &'a str }
     FindItems HostFindItems { host: Handle, search: i32, timeout: i32 }
     HostOpen HostOpenVm { host: Handle, vmx: &'a str, options: i32, properties: Handle }
     Open VmOpen { host: Handle, vmx: &'a str }

@@ -38,6 +38,7 @@ const OPTIONAL: [Function; 2] = [Function::HostOpenVm, Function::AddRefHandle];
 macro_rules! table {
     ($($field:ident: $function:ident fn($($arg:ty),* $(; $dots:tt)?) $(-> $ret:ty)?;)*) => {
         /// The functions, as `vix.h` declares them. `None`: an optional one that the library lacks.
+        #[allow(dead_code, reason = "one of them only has to be there")]
         struct Table {
             $($field: Option<unsafe extern "C" fn($($arg),* $(, $dots)?) $(-> $ret)?>,)*
         }
@@ -78,7 +79,7 @@ table! {
     connect: HostConnect fn(c_int, c_int, Str, c_int, Str, Str, c_int, Handle, Callback, Data) -> Handle;
     disconnect: HostDisconnect fn(Handle);
     register: HostRegisterVm fn(Handle, Str, Callback, Data) -> Handle;
-    unregister: HostUnregisterVM fn(Handle, Str, Callback, Data) -> Handle;
+    unregister: HostUnregisterVm fn(Handle, Str, Callback, Data) -> Handle;
     find_items: HostFindItems fn(Handle, c_int, Handle, c_int, Callback, Data) -> Handle;
     host_open: HostOpenVm fn(Handle, Str, c_int, Handle, Callback, Data) -> Handle;
     alloc_list: PropertyListAllocPropertyList fn(Handle, *mut Handle, c_int; ...) -> u64;
@@ -127,7 +128,7 @@ table! {
     clone: VmClone fn(Handle, Handle, c_int, Str, c_int, Handle, Callback, Data) -> Handle;
     upgrade: VmUpgradeVirtualHardware fn(Handle, c_int, Callback, Data) -> Handle;
     install_tools: VmInstallTools fn(Handle, c_int, Str, Callback, Data) -> Handle;
-    // Never called: it waits without a limit. Its absence would still mean that this is no VIX library.
+    // Never called, for it waits without a limit. Its absence would still mean that this is no VIX library.
     job_wait: JobWait fn(Handle, c_int; ...) -> u64;
     check_completion: JobCheckCompletion fn(Handle, *mut Bool) -> u64;
     job_error: JobGetError fn(Handle) -> u64;

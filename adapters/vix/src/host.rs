@@ -93,10 +93,6 @@ impl Host {
         self.0.product
     }
 
-    pub(crate) fn vix(&self) -> &Arc<dyn Vix> {
-        &self.0.vix
-    }
-
     fn run(&self, call: &Call<'_>, on: &str, wait: &Wait<'_>) -> Result<Over, Error> {
         Job::start(&self.0.vix, call, on, wait)?.wait(on, wait, &self.0.strays)
     }

@@ -73,6 +73,11 @@ impl Strays {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Keeps a job that is not waited for any longer.
+    pub(crate) fn keep(&self, job: Job) {
+        self.lock().push(job);
+    }
+
     /// Releases those that are over; the names of the others.
     pub(crate) fn pending(&self) -> Vec<Function> {
         let mut jobs = self.lock();
@@ -124,6 +129,11 @@ impl Job {
         Ok(Self { handle: Owned::new(vix, raw), bell, function })
     }
 
+    /// The error of a job that is not waited for any longer.
+    pub(crate) fn stopped(&self, on: &str, stop: Stop) -> Error {
+        stopped(self.function, on, stop, true)
+    }
+
     /// Whether it is over, as far as VIX tells. A job that VIX knows nothing of is over, too.
     pub(crate) fn is_over(&self) -> bool {
         self.bell.as_ref().is_some_and(Held::has_rung) || self.handle.vix.is_complete(self.handle.raw).unwrap_or(true)
@@ -135,7 +145,7 @@ impl Job {
             Ok(over) => over,
             Err((job, stop)) => {
                 let error = stopped(job.function, on, stop, true);
-                strays.lock().push(job);
+                strays.keep(job);
                 Err(error)
             }
         }

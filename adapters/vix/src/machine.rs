@@ -30,6 +30,16 @@ struct Inner {
     host: Host,
 }
 
+/// A VM that may have been closed.
+pub(crate) struct WeakVm(std::sync::Weak<Inner>);
+
+impl WeakVm {
+    /// The VM, if it is still open.
+    pub(crate) fn upgrade(&self) -> Option<Vm> {
+        self.0.upgrade().map(Vm)
+    }
+}
+
 impl fmt::Debug for Vm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Vm({}, {:?})", self.0.path, self.0.handle)
@@ -214,6 +224,11 @@ impl Vm {
     /// Jobs that were given up and may still act.
     pub(crate) fn strays(&self) -> &Strays {
         &self.0.strays
+    }
+
+    /// For threads that must not keep it open.
+    pub(crate) fn downgrade(&self) -> WeakVm {
+        WeakVm(Arc::downgrade(&self.0))
     }
 
     pub(crate) fn raw(&self) -> i32 {

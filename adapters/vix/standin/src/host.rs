@@ -276,7 +276,9 @@ fn datastores(text: &str) -> Result<Vec<(String, PathBuf)>, Failure> {
 /// Where this computer's stand-ins keep what belongs to no VM.
 fn home() -> PathBuf {
     let named = std::env::var_os("VMTASK_STANDIN_HOME").map(PathBuf::from);
-    named.unwrap_or_else(|| std::env::temp_dir().join("vmtask-standin"))
+    // Each user's own: somebody else's could not be written.
+    let user = std::env::var("USER").or_else(|_| std::env::var("USERNAME")).unwrap_or_default();
+    named.unwrap_or_else(|| std::env::temp_dir().join(format!("vmtask-standin-{user}")))
 }
 
 fn make_directory(path: &Path) -> Result<(), Failure> {
@@ -284,11 +286,12 @@ fn make_directory(path: &Path) -> Result<(), Failure> {
 }
 
 /// Notes that a VM has been powered on. It is a hint: the VM's own state tells whether it still runs.
-pub(crate) fn note_powered_on(vmx: &Path) -> Result<(), Failure> {
-    change_noted(|noted| {
+pub(crate) fn note_powered_on(vmx: &Path) {
+    // A VM runs whether or not this could be noted.
+    drop(change_noted(|noted| {
         noted.retain(|path| path.is_file());
         noted.insert(vmx.to_owned());
-    })
+    }));
 }
 
 /// VMs that have been powered on at some time.

@@ -101,7 +101,12 @@ pub(crate) fn start(
 ) -> Handle {
     let job = Arc::new(Job { outcome: Mutex::new(None), completed: Condvar::new() });
     let owner = host.as_ref().ok().and_then(Option::as_ref).map_or(INVALID_HANDLE, |host| host.handle());
-    let Ok(handle) = handles::hand_out(owner, Object::Job(Arc::clone(&job))) else { return INVALID_HANDLE };
+    let (host, handle) = match handles::hand_out(owner, Object::Job(Arc::clone(&job))) {
+        Ok(handle) => (host, Ok(handle)),
+        // Disconnected just now: a job that belongs to nobody tells of it.
+        Err(failure) => (Err(failure), handles::hand_out(INVALID_HANDLE, Object::Job(Arc::clone(&job)))),
+    };
+    let Ok(handle) = handle else { return INVALID_HANDLE };
     if callback.is_some() {
         // The callback may use the job's handle, even if the client has released it by then.
         handles::add_reference(handle);

@@ -50,7 +50,20 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> Result<(), Failure> {
     name.push(".new");
     let beside = path.with_file_name(name);
     fs::write(&beside, content).map_err(|e| Failure::host_io("cannot write", &beside, &e))?;
-    fs::rename(&beside, path).map_err(|e| Failure::host_io("cannot rename to", path, &e))
+    rename(&beside, path).map_err(|e| Failure::host_io("cannot rename to", path, &e))
+}
+
+fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
+    for _ in 0..100 {
+        match fs::rename(from, to) {
+            // Windows refuses while somebody reads the old file, which never takes long.
+            Err(e) if cfg!(windows) && e.kind() == std::io::ErrorKind::PermissionDenied => {
+                std::thread::sleep(std::time::Duration::from_millis(2));
+            }
+            result => return result,
+        }
+    }
+    fs::rename(from, to)
 }
 
 /// The clock, in ms since 1970.

@@ -27,12 +27,16 @@ impl Stage {
     }
 
     /// Runs the client, with some words before its name (a tool that watches it, say).
-    fn run(&self, before: &[&str], product: &str) -> Output {
+    fn run(&self, before: &[&str], product: &str, guest: &str) -> Output {
         let dir = self.dir.path();
         let vms = dir.join("vms");
         let vmx = common::make_vm(&vms.join("vm"), "vm", "");
         let program = dir.join("program");
-        std::fs::write(&program, "#!vmtask-world\nsleep 20ms\nexit 3\n").unwrap();
+        let text = match guest {
+            "world" => "#!vmtask-world\nsleep 20ms\nexit 3\n",
+            _ => "#!/bin/sh\nexit 3\n",
+        };
+        std::fs::write(&program, text).unwrap();
         let clone = if product == "fusion" { "-".into() } else { vms.join("clone").join("clone.vmx") };
         let (provider, host, user, password, name) = match product {
             "server2" => ("10", "https://localhost:8333/sdk", "me", "mine", "[standard] vm/vm.vmx".to_owned()),
@@ -53,7 +57,7 @@ impl Stage {
             .env("VMTASK_STANDIN_HOST_USER", "me")
             .env("VMTASK_STANDIN_HOST_PASSWORD", "mine")
             .env("VMTASK_STANDIN_PRODUCT", product)
-            .env_remove("VMTASK_STANDIN")
+            .env("VMTASK_STANDIN", guest)
             .env_remove("VMTASK_STANDIN_FAULTS")
             .output()
             .unwrap()
@@ -65,13 +69,15 @@ fn told(output: &Output) -> String {
 }
 
 #[rstest]
-#[case("workstation")]
-#[case("fusion")]
-#[case("server2")]
-#[case("player")]
-fn a_client_in_c_goes_through_a_vms_life_and_leaves_nothing_behind(#[case] product: &str) {
+#[case("workstation", "world")]
+#[case("fusion", "world")]
+#[case("server2", "world")]
+#[case("player", "world")]
+#[case("workstation", "root")]
+#[case("server2", "root")]
+fn a_client_in_c_goes_through_a_vms_life_and_leaves_nothing_behind(#[case] product: &str, #[case] guest: &str) {
     let stage = Stage::new();
-    let output = stage.run(&[], product);
+    let output = stage.run(&[], product, guest);
     assert!(output.status.success(), "{}", told(&output));
     assert!(told(&output).contains("passed"), "{}", told(&output));
     common::assert_nothing_left(&stage.counters());
@@ -84,7 +90,7 @@ fn a_client_in_c_goes_through_a_vms_life_and_leaves_nothing_behind(#[case] produ
 fn valgrind_finds_no_fault_and_no_leak_in_the_clients_life() {
     let stage = Stage::new();
     let valgrind = ["valgrind", "--error-exitcode=99", "--leak-check=full", "--errors-for-leak-kinds=definite", "-q"];
-    let output = stage.run(&valgrind, "workstation");
+    let output = stage.run(&valgrind, "workstation", "world");
     assert!(output.status.success(), "{}", told(&output));
     common::assert_nothing_left(&stage.counters());
 }

@@ -192,7 +192,8 @@ files_and_programs(VixHandle vm, char **argument)
    must("the directory is there", exists("DirectoryExists", VixVM_DirectoryExistsInGuest(vm, "/tmp/client/a", 0, 0)));
    must("a directory is no file", !exists("FileExists", VixVM_FileExistsInGuest(vm, "/tmp/client/a", 0, 0)));
 
-   job("copy what is not there", VixVM_CopyFileFromHostToGuest(vm, "/nowhere/at/all", "/tmp/x", 0, 0, 0, 0), 4);
+   snprintf(back, sizeof back, "%s/nowhere", directory);
+   job("copy what is not there", VixVM_CopyFileFromHostToGuest(vm, back, "/tmp/x", 0, 0, 0, 0), 4);
    job("CopyFileFromHostToGuest", VixVM_CopyFileFromHostToGuest(vm, program, "/tmp/client/program", 0, 0, 0, 0), 0);
    must("the file is there", exists("FileExists", VixVM_FileExistsInGuest(vm, "/tmp/client/program", 0, 0)));
    job("run what is not there", VixVM_RunProgramInGuest(vm, "/tmp/client/none", 0, 0, 0, 0, 0), 4);
@@ -328,7 +329,7 @@ main(int argc, char **argument)
    VixHandle host, vm, again, list, handle;
    int provider, completed = 0, memory = 0, processors = 0, type = 0;
    Bool running = 0, complete = 0;
-   char *name = 0;
+   char *name;
    VixError error;
 
    if (argc != 12) {
@@ -336,7 +337,11 @@ main(int argc, char **argument)
       return 2;
    }
    provider = atoi(argument[1]);
-   wanted = strrchr(argument[5], '/') + 1;
+   for (wanted = name = argument[5]; *name != 0; name++) {
+      if (*name == '/' || *name == '\\') {
+         wanted = name + 1;
+      }
+   }
    handle = VixHost_Connect(-1, provider, given(argument[2]), 0, given(argument[3]), given(argument[4]), 0, 0, 0, 0);
    host = job_handle("Connect", handle);
 

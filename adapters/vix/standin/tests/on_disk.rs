@@ -65,11 +65,11 @@ impl Stage {
 
 /// A file `F` that the guest has, and one that runs for ever.
 fn prepare(stage: &Stage) -> String {
-    let hang = stage.file("hang", "#!vmtask-world\nhang\n");
-    let hang = hang.display();
-    let told = stage.does(&format!("on\ntools 10\nlogin user secret\nput {hang} /tmp/hang\nstart /bin/sh /tmp/hang\n"));
+    let idle = stage.file("idle", "#!vmtask-world\nidle\n");
+    let idle = idle.display();
+    let told = stage.does(&format!("on\ntools 10\nlogin user secret\nput {idle} /tmp/idle\nstart /bin/sh /tmp/idle\n"));
     assert_eq!(told, "on: 0\ntools: 0\nlogin: 0\nput: 0\nstart: 0\n");
-    hang.to_string()
+    idle.to_string()
 }
 
 #[test]
@@ -91,9 +91,9 @@ fn a_snapshot_brings_back_what_it_kept(
     #[case] outcome: &str,
 ) {
     let stage = Stage::new();
-    let hang = prepare(&stage);
-    stage.does(&format!("snapshot s {options}\nlogin user secret\nput {hang} /tmp/later\nreset\n"));
-    let told = stage.does(&format!("revert s 0\nstate\n{lines}exists /tmp/later\nexists /tmp/hang\n"));
+    let idle = prepare(&stage);
+    stage.does(&format!("snapshot s {options}\nlogin user secret\nput {idle} /tmp/later\nreset\n"));
+    let told = stage.does(&format!("revert s 0\nstate\n{lines}exists /tmp/later\nexists /tmp/idle\n"));
     let files = "=0 exists: 0\n=1 exists: 0\n";
     assert_eq!(told, format!("revert: 0\n{power}state: 0\n{outcome}{files}"));
 }
@@ -145,8 +145,8 @@ fn a_client_that_is_killed_halfway_leaves_a_vm_that_can_be_used(
 #[test]
 fn a_revert_that_was_cut_off_is_finished_by_the_next_client() {
     let stage = Stage::new();
-    let hang = prepare(&stage);
-    stage.does(&format!("snapshot s 2\nlogin user secret\nput {hang} /tmp/later\n"));
+    let idle = prepare(&stage);
+    stage.does(&format!("snapshot s 2\nlogin user secret\nput {idle} /tmp/later\n"));
     stage.dies("revert s 0\n", "VixVM_RevertToSnapshot half then die");
     // Powering on would otherwise start with the files of neither state.
     let told = stage.does("on\ntools 10\nlogin user secret\nprocesses\nexists /tmp/later\n");

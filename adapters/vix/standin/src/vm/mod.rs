@@ -131,7 +131,7 @@ impl Vm {
             return Err(Failure::new(error_code::VM_NOT_FOUND, why));
         }
         let path = host.resolve(name)?;
-        let path = match fs::canonicalize(&path) {
+        let path = match canonical(&path) {
             Ok(whole) if whole.is_file() => whole,
             Ok(_) => {
                 let why = format!("{} is not a file", path.display());
@@ -253,6 +253,14 @@ impl Vm {
         }
         features
     }
+}
+
+/// A path without links. Windows puts `\\?\` before such a path, which other programs, and clients, need not understand.
+fn canonical(path: &Path) -> std::io::Result<PathBuf> {
+    let whole = fs::canonicalize(path)?;
+    let plain =
+        whole.to_str().and_then(|text| text.strip_prefix(r"\\?\")).filter(|text| text.as_bytes().get(1) == Some(&b':'));
+    Ok(plain.map(PathBuf::from).unwrap_or(whole))
 }
 
 /// The guest's home in a VM's directory, made if it is not there.

@@ -41,7 +41,7 @@ impl Vm {
             self.hold(&mut vm)?;
         }
         drop(vm);
-        crate::host::note_powered_on(&self.vmx_path)?;
+        crate::host::note_powered_on(&self.vmx_path);
         Ok(Vec::new())
     }
 

@@ -204,7 +204,7 @@ impl Vm {
             vm.power = Power::On;
             vm.commit()?;
             drop(vm);
-            crate::host::note_powered_on(&self.vmx_path)?;
+            crate::host::note_powered_on(&self.vmx_path);
         }
         Ok(Vec::new())
     }

@@ -61,6 +61,34 @@ impl Files {
         fs::read(&at).map_err(|e| Failure::guest_io("cannot read", path, &e))
     }
 
+    /// Writes a whole file, making its directory.
+    pub(super) fn write(&self, machine: &Machine, path: &str, content: &[u8]) -> Result<()> {
+        let at = self.on_host(machine, path)?;
+        make_parents(&at)?;
+        fs::write(&at, content).map_err(|e| Failure::guest_io("cannot write", path, &e))
+    }
+
+    /// Writes to a file's end.
+    pub(super) fn append(&self, machine: &Machine, path: &str, content: &[u8]) -> Result<()> {
+        use std::io::Write;
+        let at = self.on_host(machine, path)?;
+        let file = fs::File::options().create(true).append(true).open(&at);
+        let written = file.and_then(|mut file| file.write_all(content));
+        written.map_err(|e| Failure::guest_io("cannot write to", path, &e))
+    }
+
+    /// Puts a file in another's place, making its directory.
+    pub(super) fn replace(&self, machine: &mut Machine, from: &str, to: &str) -> Result<()> {
+        let (source, target) = (self.on_host(machine, from)?, self.on_host(machine, to)?);
+        make_parents(&target)?;
+        if source != target {
+            fs::rename(&source, &target).map_err(|e| Failure::guest_io("cannot rename", from, &e))?;
+            machine.executable.remove(&normal(from)?);
+            machine.executable.remove(&normal(to)?);
+        }
+        Ok(())
+    }
+
     pub(super) fn make_directory(&self, machine: &Machine, path: &str) -> Result<()> {
         let at = self.on_host(machine, path)?;
         if at.exists() {

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use vmtask_vix_abi::error_code;
 
 use super::files::Files;
-use super::program::{Builtin, Script};
+use super::program::{Builtin, Came, End, Script};
+use super::supervisor::{self, Supervised};
 use crate::failure::Failure;
 use crate::guest::{Process, Program, Result, Share};
 
@@ -18,8 +19,12 @@ pub(super) struct Machine {
     pub(super) seen_ms: u64,
     /// How long the guest has run in this boot, in ms: it stands still while the guest is held.
     pub(super) uptime_ms: u64,
-    /// Tools answer from this uptime on.
-    pub(super) tools_at_ms: u64,
+    /// What the kernel calls this boot.
+    pub(super) boot_id: String,
+    /// Tools answer so long after a boot.
+    pub(super) tools_after_ms: u64,
+    /// Nothing runs any more, Tools neither.
+    pub(super) hung: bool,
     pub(super) next_pid: u64,
     pub(super) tasks: Vec<Task>,
     /// Paths of the files that may be executed.
@@ -46,9 +51,12 @@ pub(super) struct Task {
     pub(super) command: String,
     /// Seconds since 1970.
     pub(super) started: i64,
+    /// The uptime at its start.
+    pub(super) started_ms: u64,
     pub(super) script: Script,
-    /// How it ended: an exit status, or 128 and a signal's number.
-    pub(super) status: Option<i32>,
+    pub(super) end: Option<End>,
+    /// The program that it watches over, if it is a supervisor.
+    pub(super) supervised: Option<Supervised>,
 }
 
 impl Machine {
@@ -57,7 +65,7 @@ impl Machine {
         // A clock that was set back is no time at all.
         let passed = now_ms.saturating_sub(self.seen_ms);
         self.seen_ms = now_ms;
-        if self.power != Power::On {
+        if self.power != Power::On || self.hung {
             return;
         }
         self.uptime_ms += passed;
@@ -67,30 +75,48 @@ impl Machine {
     /// Lets every process do what it can by now.
     fn run(&mut self, files: &Files) {
         for index in 0..self.tasks.len() {
-            if self.tasks[index].status.is_some() {
+            if self.tasks[index].end.is_some() {
                 continue;
             }
-            let mut task = self.tasks[index].clone();
-            task.status = task.script.run(self.uptime_ms, files);
-            self.tasks[index] = task;
+            let mut script = self.tasks[index].script.clone();
+            let came = script.run(self, files);
+            self.tasks[index].script = script;
+            match came {
+                Came::Waiting => {}
+                Came::Ended(end) => self.tasks[index].end = Some(end),
+                // What the others would have done meanwhile, nobody can say.
+                Came::Hung => {
+                    self.hung = true;
+                    return;
+                }
+                Came::Reboot => return self.boot(),
+                Came::PowerOff => return self.halt(),
+            }
         }
+        supervisor::look_after(self, files);
     }
 
-    pub(super) fn boot(&mut self, tools_after_ms: u64) {
+    pub(super) fn boot(&mut self) {
         self.halt();
         self.power = Power::On;
-        self.tools_at_ms = tools_after_ms;
+        let mut id = [0; 16];
+        // Without randomness, boots are told apart by the clock.
+        if getrandom::fill(&mut id).is_err() {
+            id[..8].copy_from_slice(&self.seen_ms.to_le_bytes());
+        }
+        self.boot_id = id.iter().map(|byte| format!("{byte:02x}")).collect();
     }
 
     pub(super) fn halt(&mut self) {
         self.power = Power::Off;
         self.uptime_ms = 0;
+        self.hung = false;
         self.tasks.clear();
         self.next_pid = 100;
     }
 
     pub(super) fn tools_running(&self) -> bool {
-        self.power == Power::On && self.uptime_ms >= self.tools_at_ms
+        self.power == Power::On && !self.hung && self.uptime_ms >= self.tools_after_ms
     }
 
     /// See [`crate::guest::Guest::start`].
@@ -101,30 +127,40 @@ impl Machine {
             return Err(Failure::in_guest(error_code::GUEST_USER_PERMISSIONS, why));
         }
         let script = self.load(files, program, &content)?;
-        let pid = self.next_pid;
-        self.next_pid += 1;
         let command = format!("{} {}", program.path, program.arguments).trim_end().to_owned();
-        let started = (self.seen_ms / 1000) as i64;
-        self.tasks.push(Task { pid, owner: program.user.to_owned(), command, started, script, status: None });
+        let pid = self.spawn(program.user, command, script);
         self.run(files);
         Ok(pid)
+    }
+
+    /// A new process; it does nothing yet.
+    pub(super) fn spawn(&mut self, owner: &str, command: String, script: Script) -> u64 {
+        let pid = self.next_pid;
+        self.next_pid += 1;
+        let started = (self.seen_ms / 1000) as i64;
+        let (owner, started_ms) = (owner.to_owned(), self.uptime_ms);
+        self.tasks.push(Task { pid, owner, command, started, started_ms, script, end: None, supervised: None });
+        pid
     }
 
     /// What is to run.
     fn load(&mut self, files: &Files, program: &Program<'_>, content: &[u8]) -> Result<Script> {
         let failed =
             |path: &str, why: String| Failure::in_guest(error_code::PROGRAM_NOT_STARTED, format!("{path}: {why}"));
-        let Some(builtin) = Builtin::at(program.path) else {
-            return Script::parse(content, self.uptime_ms).map_err(|why| failed(program.path, why));
-        };
         let words = words(program.arguments).ok_or_else(|| failed(program.path, "a quote is open".to_owned()))?;
+        let Some(builtin) = Builtin::at(program.path) else {
+            return Script::parse(content, &words, self.uptime_ms).map_err(|why| failed(program.path, why));
+        };
         match (builtin, &words[..]) {
             (Builtin::Chmod, [mode, paths @ ..]) if !paths.is_empty() => {
                 Ok(Script::ended(self.chmod(files, mode, paths)))
             }
             // As a shell does, which needs no permission to execute: what cannot be read or understood is its status.
-            (Builtin::Shell, [path, ..]) => match files.read(self, path) {
-                Ok(text) => Ok(Script::parse(&text, self.uptime_ms).unwrap_or_else(|_| Script::ended(126))),
+            (Builtin::Shell, [path, arguments @ ..]) => match files.read(self, path) {
+                Ok(text) if text == supervisor::SCRIPT.as_bytes() => {
+                    Ok(Script::ended(supervisor::play(self, files, program.user, path, arguments)))
+                }
+                Ok(text) => Ok(Script::parse(&text, arguments, self.uptime_ms).unwrap_or_else(|_| Script::ended(126))),
                 Err(_) => Ok(Script::ended(127)),
             },
             _ => Ok(Script::ended(2)),
@@ -133,24 +169,31 @@ impl Machine {
 
     /// The status of a `chmod`.
     fn chmod(&mut self, files: &Files, mode: &str, paths: &[String]) -> i32 {
-        let Some(executable) = is_executable(mode) else { return 1 };
         let mut status = 0;
         for path in paths {
-            match (files.info(self, path), super::files::normal(path)) {
-                (Ok(_), Ok(path)) if executable => drop(self.executable.insert(path)),
-                (Ok(_), Ok(path)) => drop(self.executable.remove(&path)),
-                _ => status = 1,
+            if files.info(self, path).is_err() || !self.set_mode(path, mode) {
+                status = 1;
             }
         }
         status
     }
 
+    /// Makes a file executable or not; whether the mode is one.
+    pub(super) fn set_mode(&mut self, path: &str, mode: &str) -> bool {
+        let (Some(executable), Ok(path)) = (is_executable(mode), super::files::normal(path)) else { return false };
+        match executable {
+            true => self.executable.insert(path),
+            false => self.executable.remove(&path),
+        };
+        true
+    }
+
     pub(super) fn exit_status(&self, pid: u64) -> Result<Option<i32>> {
-        self.task(pid).map(|task| task.status)
+        self.task(pid).map(|task| task.end.map(End::status)).ok_or_else(|| no_such_process(pid))
     }
 
     pub(super) fn running(&self) -> Vec<Process> {
-        let alive = self.tasks.iter().filter(|task| task.status.is_none());
+        let alive = self.tasks.iter().filter(|task| task.end.is_none());
         let process = |task: &Task| Process {
             pid: task.pid,
             owner: task.owner.clone(),
@@ -161,17 +204,17 @@ impl Machine {
     }
 
     pub(super) fn kill(&mut self, pid: u64, signal: i32) -> Result<()> {
-        match self.tasks.iter_mut().find(|task| task.pid == pid && task.status.is_none()) {
+        match self.tasks.iter_mut().find(|task| task.pid == pid && task.end.is_none()) {
             Some(task) => {
-                task.status = Some(128 + signal);
+                task.end = Some(End::Signal(signal));
                 Ok(())
             }
             None => Err(no_such_process(pid)),
         }
     }
 
-    fn task(&self, pid: u64) -> Result<&Task> {
-        self.tasks.iter().find(|task| task.pid == pid).ok_or_else(|| no_such_process(pid))
+    pub(super) fn task(&self, pid: u64) -> Option<&Task> {
+        self.tasks.iter().find(|task| task.pid == pid)
     }
 }
 
@@ -219,6 +262,7 @@ mod tests {
         let apart = |line| words(line).unwrap_or_default();
         assert_eq!(apart("755  /tmp/a"), ["755", "/tmp/a"]);
         assert_eq!(apart(r#"'a b' "c'd" e\ f ''"#), ["a b", "c'd", "e f", ""]);
+        assert_eq!(apart(r"'it'\''s'"), ["it's"]);
         assert_eq!(words("'open"), None);
     }
 

@@ -8,9 +8,13 @@
 //! Nothing runs between two observations. What should have happened by now is worked out when somebody looks
 //! ([`program`]), so a world goes on while no client lives, and a saved one (with memory) goes on where it was.
 
+mod compute;
 mod files;
 mod machine;
 mod program;
+mod supervisor;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 
@@ -65,7 +69,8 @@ impl Guest for World {
         program::install(&self.files)?;
         let tools_after = self.home.vmx.number("vmtask.world.tools_ms", 20).max(0) as u64;
         self.observe(|machine| {
-            machine.boot(tools_after);
+            machine.tools_after_ms = tools_after;
+            machine.boot();
             Ok(())
         })
     }
@@ -79,7 +84,9 @@ impl Guest for World {
 
     fn suspend(&self) -> Result<()> {
         self.observe(|machine| {
-            machine.power = Power::Held;
+            if machine.power == Power::On {
+                machine.power = Power::Held;
+            }
             Ok(())
         })
     }
@@ -90,7 +97,11 @@ impl Guest for World {
                 machine.power = Power::On;
                 Ok(())
             }
-            _ => Err(Failure::new(error_code::CANNOT_POWER_ON_VM, "there is no suspended guest to go on with")),
+            // A client that died in between may have left it running already.
+            Power::On => Ok(()),
+            Power::Off => {
+                Err(Failure::new(error_code::CANNOT_POWER_ON_VM, "there is no suspended guest to go on with"))
+            }
         })
     }
 
@@ -200,5 +211,9 @@ impl Guest for World {
 
     fn kill(&self, pid: u64) -> Result<()> {
         self.in_guest(|machine| machine.kill(pid, 9))
+    }
+
+    fn screen(&self) -> Result<Vec<u8>> {
+        Ok(crate::screen::simulated())
     }
 }
