@@ -43,3 +43,18 @@ fn a_task_runs_to_its_end_on_every_product() {
         });
     }
 }
+
+#[test]
+fn the_papers_prototype_finds_its_value_of_pi() {
+    let program = std::env::current_exe().unwrap();
+    let example = program.parent().unwrap().parent().unwrap().join("examples/paper");
+    let output = std::process::Command::new(example)
+        .env_remove("VMTASK_STANDIN")
+        .env_remove("VMTASK_STANDIN_PRODUCT")
+        .env_remove("VMTASK_STANDIN_FAULTS")
+        .env_remove("VMTASK_VIX_LIBRARY")
+        .output()
+        .unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("pi 3.140592860 "), "{said}");
+}
