@@ -45,15 +45,20 @@ fn reap_all(children: &mut Vec<Child>) {
 pub(super) enum Tie {
     /// The directory is its root.
     Root,
-    /// The directory is where it works.
-    Cwd,
+    /// The directory is where it works, and it is a QEMU: somebody's shell may be there too.
+    Qemu,
 }
 
 impl Tie {
-    const fn link(self) -> &'static str {
+    /// What a process is tied to.
+    fn place(self, pid: u32) -> Option<(u64, u64)> {
         match self {
-            Self::Root => "root",
-            Self::Cwd => "cwd",
+            Self::Root => identity(Path::new(&format!("/proc/{pid}/root"))),
+            Self::Qemu => {
+                let program = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+                let is_qemu = program.file_name()?.to_string_lossy().starts_with("qemu-system-");
+                is_qemu.then(|| identity(Path::new(&format!("/proc/{pid}/cwd"))))?
+            }
         }
     }
 }
@@ -65,14 +70,14 @@ pub(super) fn identity(dir: &Path) -> Option<(u64, u64)> {
 
 /// Whether a process is alive and lives in a directory.
 pub(super) fn lives_in(process: ProcessName, tie: Tie, dir: &Path) -> bool {
-    let there = identity(Path::new(&format!("/proc/{}/{}", process.pid, tie.link())));
+    let there = tie.place(process.pid);
     there.is_some() && there == identity(dir) && process.is_alive()
 }
 
 /// Every process that lives in a directory.
 pub(super) fn all_in(tie: Tie, dir: &Path) -> Vec<ProcessName> {
     let Some(wanted) = identity(dir) else { return Vec::new() };
-    let lives = |pid: &u32| identity(Path::new(&format!("/proc/{pid}/{}", tie.link()))) == Some(wanted);
+    let lives = |pid: &u32| tie.place(*pid) == Some(wanted);
     pids().into_iter().filter(lives).filter_map(|pid| ProcessName::of(pid).ok()).filter(|p| p.is_alive()).collect()
 }
 
