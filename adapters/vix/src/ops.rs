@@ -12,7 +12,7 @@ use crate::api::Call;
 use crate::checkpoint::{Content, Machine, Store};
 use crate::error::Error;
 use crate::fault::{Fault, during};
-use crate::guest::{GuestError, State, exit};
+use crate::guest::{Guest, GuestError, State, exit};
 use crate::home::{self, BASELINE, Origin, tree_fault};
 use crate::live::{Live, Work};
 use crate::machine::{PowerState, Vm};
@@ -29,6 +29,8 @@ pub(crate) const GUEST: Duration = Duration::from_secs(25);
 pub(crate) const LONG: Duration = Duration::from_secs(110);
 /// How long a guest may take to be held or let go.
 const HOLD: Duration = Duration::from_secs(9);
+/// How long the guest may take to set its clock.
+const CLOCK: Duration = Duration::from_secs(5);
 /// For how long VIX itself waits for Tools before it is asked again: a fence may have to wait for that.
 const TOOLS_SECONDS: i32 = 3;
 
@@ -336,7 +338,7 @@ impl VixVm {
         let what = "letting the guest run on";
         let wait = Wait::command(token, GUEST);
         let vm = self.vm(&wait)?;
-        let _work = live.work(&wait).map_err(during(what))?;
+        let mut work = live.work(&wait).map_err(during(what))?;
         let state = self.steady_state(&vm, &wait)?;
         if !state.is_running() {
             let let_go = if state.is_paused() { vm.unpause(&wait) } else { vm.power_on(&wait) };
@@ -346,8 +348,14 @@ impl VixVm {
             }
         }
         live.wish().running = true;
-        token.act(|| tree::remove(&self.note_held()))?.map_err(during(what))
-        // Its clock is set with the next look at the guest: that may first have to wait for Tools.
+        token.act(|| tree::remove(&self.note_held()))?.map_err(during(what))?;
+        // Its clock stood still. Where Tools have to be waited for first, the watcher sees to that.
+        if work.logged_in
+            && let Err(error) = self.session(&mut work, &vm, &wait)
+        {
+            tracing::debug!(%error, "the guest does not answer yet");
+        }
+        Ok(())
     }
 
     // ---- the guest ----
@@ -402,25 +410,13 @@ impl VixVm {
         let mut work = live.work(&wait).map_err(during(&what))?;
         vm.log_in(&self.setup.guest, &wait).map_err(during(&what))?;
         work.logged_in = true;
-        self.set_clock_if_late(&mut work, &vm, &wait);
-        Ok(())
+        self.session(&mut work, &vm, &wait).map_err(during(&what))
     }
 
-    /// Its clock stood still. If it cannot be set now, that is somebody else's trouble: Tools set it, too.
-    fn set_clock_if_late(&self, work: &mut Work, vm: &Vm, wait: &Wait<'_>) {
-        if std::mem::take(&mut work.clock_is_late) {
-            let fetched = self.paths.fetched();
-            if let Err(error) = self.guest(vm, &fetched).set_clock(&wait.at_most(Duration::from_secs(10))) {
-                tracing::debug!(%error, "the guest's clock could not be set");
-            }
-        }
-    }
-
-    /// Makes sure that we are logged in: a login ends with the power state that it was made in.
+    /// Makes sure that we are logged in, and that the guest's clock is right.
     pub(crate) fn session(&self, work: &mut Work, vm: &Vm, wait: &Wait<'_>) -> Result<(), Error> {
-        log_in_again(work, vm, &self.setup.guest, wait)?;
-        self.set_clock_if_late(work, vm, wait);
-        Ok(())
+        let fetched = self.paths.fetched();
+        session(work, &self.guest(vm, &fetched), &self.setup.guest, wait)
     }
 
     pub(crate) fn make_workdir(&self, live: &Live, token: &EffectToken) -> Result<(), PortError> {
@@ -520,27 +516,29 @@ impl VixVm {
     }
 }
 
-/// Waits for Tools and logs in, unless we are.
-pub(crate) fn log_in_again(
+/// Makes sure that we are logged in, for a login ends with the power state that it was made in; and sets the guest's clock
+/// if it stood still.
+pub(crate) fn session(
     work: &mut Work,
-    vm: &Vm,
+    guest: &Guest<'_>,
     account: &vmtask_driver::Credentials,
     wait: &Wait<'_>,
 ) -> Result<(), Error> {
-    if work.logged_in {
-        return Ok(());
-    }
-    loop {
+    let vm = guest.vm;
+    while !work.logged_in {
         match vm.wait_for_tools(TOOLS_SECONDS, wait) {
-            Err(error) if error.is(error_code::TIMEOUT_WAITING_FOR_TOOLS) && wait.tick().is_ok() => {}
-            came => {
-                came?;
-                break;
-            }
+            Err(error) if error.is(error_code::TIMEOUT_WAITING_FOR_TOOLS) && wait.tick().is_ok() => continue,
+            came => came?,
         }
+        vm.log_in(account, wait)?;
+        work.logged_in = true;
     }
-    vm.log_in(account, wait)?;
-    work.logged_in = true;
+    // If it cannot be set now, that is somebody else's trouble: Tools set it, too.
+    if std::mem::take(&mut work.clock_is_late)
+        && let Err(error) = guest.set_clock(&wait.at_most(CLOCK))
+    {
+        tracing::debug!(%error, "the guest's clock could not be set");
+    }
     Ok(())
 }
 

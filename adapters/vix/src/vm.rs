@@ -33,11 +33,13 @@ const CONNECT: Duration = Duration::from_secs(20);
 /// How long a command waits for an earlier one's job before it says that it could not begin.
 const EARLIER: Duration = Duration::from_secs(10);
 /// How long a fence waits for a command to come back, and for its jobs to end by themselves.
-const GENTLE: Duration = Duration::from_secs(5);
+const GENTLE: Duration = if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(3) };
 /// How long a power-off waits for somebody who is just asking the guest something.
 const LOOK: Duration = Duration::from_secs(2);
-/// How long a fence, or a power-off, waits for the VM to be off.
+/// How long a power-off waits for the VM to be off.
 pub(crate) const OFF: Duration = Duration::from_secs(12);
+/// The same in a fence, whose parts together must stay below the core's half a minute for it.
+const OFF_IN_FENCE: Duration = Duration::from_secs(8);
 
 /// One virtual machine for one task, under VIX.
 pub struct VixVm {
@@ -354,7 +356,7 @@ impl Hypervisor for VixVm {
             return Ok(true);
         }
         // What hangs on the guest ends with it.
-        let off = self.put_out(&vm, &Wait::most(OFF));
+        let off = self.put_out(&vm, &Wait::most(OFF_IN_FENCE));
         if let Err(kind) = self.busy.wait_idle(id, GENTLE) {
             return Err(stuck(kind));
         }

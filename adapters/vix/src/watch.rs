@@ -24,7 +24,7 @@ use crate::files::lost_session;
 use crate::guest::{Guest, GuestError, State, Status};
 use crate::live::Live;
 use crate::machine::{Vm, WeakVm};
-use crate::ops::log_in_again;
+use crate::ops::session;
 use crate::wait::Wait;
 
 const FIRST_LOOK: Duration = Duration::from_millis(150);
@@ -126,11 +126,13 @@ impl Watcher {
         if !launched {
             return false;
         }
-        if let Err(error) = log_in_again(&mut work, &vm, &self.watched.account, &wait) {
+        let (workdir, fetched) = (self.watched.workdir.clone(), self.watched.fetched.clone());
+        let guest = Guest { vm: &vm, workdir: &workdir, fetched: &fetched };
+        if let Err(error) = session(&mut work, &guest, &self.watched.account, &wait) {
             tracing::debug!(%error, "the guest does not answer");
             return false;
         }
-        let event = match self.ask(&vm, &wait) {
+        let event = match self.ask(&guest, &wait) {
             Ok(Some(status)) => self.event_of(status),
             Ok(None) => return false,
             Err(error) => {
@@ -143,8 +145,7 @@ impl Watcher {
         self.tell(live, event)
     }
 
-    fn ask(&mut self, vm: &Vm, wait: &Wait<'_>) -> Result<Option<Status>, GuestError> {
-        let guest = Guest { vm, workdir: &self.watched.workdir, fetched: &self.watched.fetched };
+    fn ask(&mut self, guest: &Guest<'_>, wait: &Wait<'_>) -> Result<Option<Status>, GuestError> {
         let status = guest.status(wait)?;
         if let Some(status) = status
             && (status.state != State::Running || status.beat != self.beat)
