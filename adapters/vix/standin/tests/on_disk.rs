@@ -154,6 +154,20 @@ fn a_revert_that_was_cut_off_is_finished_by_the_next_client() {
 }
 
 #[test]
+fn a_damaged_snapshot_is_refused_and_another_one_helps() {
+    let stage = Stage::new();
+    prepare(&stage);
+    stage.does("snapshot good 2\nsnapshot bad 2\n");
+    let world = stage.vmx.with_file_name("vmtask-standin").join("snapshots/1/world.json");
+    let mut content = std::fs::read(&world).unwrap();
+    let middle = content.len() / 2;
+    content[middle] ^= 1;
+    std::fs::write(&world, content).unwrap();
+    let told = stage.does("revert good/bad 0\nstate\non\nrevert good 0\nstate\n");
+    assert_eq!(told, format!("revert: 13000\n{OFF}state: 0\non: 13000\nrevert: 0\n{ON}state: 0\n"));
+}
+
+#[test]
 fn a_snapshot_that_was_cut_off_is_none() {
     let stage = Stage::new();
     prepare(&stage);
