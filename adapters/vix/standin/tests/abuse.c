@@ -4,6 +4,7 @@
  *
  *   abuse every LIBRARY VMX NAME...     calls every function with every kind of handle, and nothing else
  *   abuse threads LIBRARY VMX           many threads, one VM
+ *   abuse unload LIBRARY VMX            unloads the library while a job is under way
  *   abuse hang LIBRARY VMX              a job that hangs, ended by a disconnect from its own callback's thread and others
  */
 #include <dlfcn.h>
@@ -236,6 +237,18 @@ hang(const char *vmx)
    printf("survived\n");
 }
 
+/* VixVM_PowerOn takes its time: it is on its way when the library is unloaded. */
+static void
+unload(const char *vmx)
+{
+   VixHandle host = connect_host(), vm = open_vm(host, vmx);
+   any_on(vm, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+   must("the library can be unloaded", dlclose(library) == 0);
+   usleep(200000);
+   library = 0;
+   printf("survived\n");
+}
+
 int
 main(int argc, char **argument)
 {
@@ -260,6 +273,8 @@ main(int argc, char **argument)
       every(argument[3], argument + 4);
    } else if (strcmp(argument[1], "threads") == 0) {
       threads(argument[3]);
+   } else if (strcmp(argument[1], "unload") == 0) {
+      unload(argument[3]);
    } else {
       hang(argument[3]);
    }
