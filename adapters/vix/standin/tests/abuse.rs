@@ -36,6 +36,9 @@ fn abuse(mode: &str, more: &[&str], faults: &str) {
     for kind in ["hosts", "vms", "snapshots", "property_lists", "buffers"] {
         assert_eq!(counted[kind], 0, "{kind} in {counted}");
     }
+    if mode == "threads" {
+        assert_eq!(counted["leaked"], 0, "{counted}");
+    }
 }
 
 #[test]
