@@ -74,9 +74,11 @@ impl fmt::Display for Code {
             f.write_str(" from a remote host")?;
         }
         match self.extra() {
-            Some((error_code::EXTRA_LINUX, number)) => {
+            // Of another system's numbers this one knows no words.
+            Some((error_code::EXTRA_LINUX, number)) if cfg!(target_os = "linux") => {
                 write!(f, ", {}", std::io::Error::from_raw_os_error(number.cast_signed()))
             }
+            Some((error_code::EXTRA_LINUX, number)) => write!(f, ", Linux error {number}"),
             Some((error_code::EXTRA_WINDOWS, number)) => write!(f, ", Windows error {number}"),
             Some((kind, number)) => write!(f, ", extra error {number} of kind {kind}"),
             None => Ok(()),
@@ -267,7 +269,8 @@ mod tests {
         assert_eq!((code.code(), code.extra()), (3015, Some((4, 2))));
         assert!(code.is_from_guest() && !code.is_from_remote());
         let text = failed(Function::VmRunProgramInGuest, code).to_string();
-        assert!(text.contains("VIX_E_GUEST_USER_PERMISSIONS (3015) from the guest, No such file"), "{text}");
+        let told = if cfg!(target_os = "linux") { "No such file" } else { "Linux error 2" };
+        assert!(text.contains(&format!("VIX_E_GUEST_USER_PERMISSIONS (3015) from the guest, {told}")), "{text}");
     }
 
     #[test]

@@ -86,7 +86,14 @@ impl Bench {
 
     /// Without what differs from run to run.
     fn clean(&self, text: &str) -> String {
-        let text = text.replace(&self.dir.path().display().to_string(), "DIR");
+        let dir = self.dir.path().display().to_string();
+        // A quoted path of Windows has its backslashes twice.
+        let escaped = dir.replace('\\', r"\\");
+        let clean = |part: &str| match part.contains(&escaped) {
+            true if cfg!(windows) => part.replace(&escaped, "DIR").replace(r"\\", "/"),
+            _ => part.replace(&dir, "DIR"),
+        };
+        let text = text.split('"').map(clean).collect::<Vec<_>>().join("\"");
         let text = match self.vm.vmx().strip_prefix("[standard] vmtask-story-") {
             Some(own) => text.replace(&own[..8], "1234"),
             None => text,

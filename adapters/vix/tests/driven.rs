@@ -1,12 +1,12 @@
 //! Whole tasks on the stand-in, driven by the real driver through the loaded library.
-#![cfg(target_os = "linux")]
+#![cfg(any(target_os = "linux", windows))]
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod common;
 
 use std::sync::Arc;
 
-use vmtask_core::{ExitStatus, Outcome, Policy, TaskSpec};
+use vmtask_core::{CheckpointSpec, ExitStatus, Outcome, Policy, Span, TaskSpec};
 use vmtask_driver::{Ended, JournalFile, News, RealStorage, Setup as Driver, TaskId};
 use vmtask_vix::VixVm;
 
@@ -23,7 +23,28 @@ fn drive(stage: &Stage, spec: &TaskSpec) -> Ended {
     driver.run(&mut |news: &News<'_>| eprintln!("{news:?}")).unwrap()
 }
 
+/// In a simulated guest, which every operating system has.
 #[test]
+fn a_task_takes_checkpoints_and_computes_in_a_simulated_guest_of_every_product() {
+    const NAME: &str = "a_task_takes_checkpoints_and_computes_in_a_simulated_guest_of_every_product";
+    const PROGRAM: &str = "#!vmtask-world\nsay $1\ncompute input 60 20 result steps progress\nexit 3\n";
+    for profile in PROFILES {
+        on_standin(NAME, profile, "world", "", |stage| {
+            let mut spec = stage.script_task(PROGRAM, b"3.14\n");
+            spec.checkpoint = Some(CheckpointSpec { every: Span::from_millis(300), keep: 2 });
+            let ended = drive(stage, &spec);
+            assert_eq!(ended.outcome, Outcome::Completed { exit: ExitStatus::Code(3) }, "{}", ended.summary());
+            assert_ne!(ended.counters.checkpoints, 0);
+            assert_eq!(stage.result("stdout.txt"), "it's\n");
+            assert!(!stage.result("result").is_empty());
+            assert_eq!(stage.remains(), Vec::<std::path::PathBuf>::new());
+        });
+    }
+}
+
+/// In a private root on the host, which is Linux's.
+#[test]
+#[cfg(target_os = "linux")]
 fn a_task_runs_to_its_end_on_every_product() {
     const SCRIPT: &str = "#!/bin/sh\n\
         echo 0.5 >progress\n\
@@ -45,6 +66,7 @@ fn a_task_runs_to_its_end_on_every_product() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
 fn the_papers_prototype_finds_its_value_of_pi() {
     let program = std::env::current_exe().unwrap();
     let example = program.parent().unwrap().parent().unwrap().join("examples/paper");

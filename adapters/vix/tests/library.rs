@@ -7,7 +7,7 @@ mod common;
 use std::time::Duration;
 
 use vmtask_vix::abi::{Function, error_code, handle_type, property, shared_folder, tools_state};
-use vmtask_vix::{CloneKind, Host, Library, SharedFolder, Variable, Vm, Wait};
+use vmtask_vix::{CloneKind, Host, Library, SharedFolder, Vm, Wait};
 
 use common::{PROFILES, Profile, Stage, account, on_standin, on_standin_leaving, patience};
 
@@ -74,7 +74,9 @@ fn power_goes_its_ways_on_every_product() {
     }
 }
 
+/// In a private root on the host, which is Linux's.
 #[test]
+#[cfg(target_os = "linux")]
 fn files_programs_and_variables_of_a_guest() {
     on_standin("files_programs_and_variables_of_a_guest", PROFILES[0], "root", "", |stage| {
         let (vm, wait) = (on_and_logged_in(stage), patience());
@@ -115,8 +117,8 @@ fn files_programs_and_variables_of_a_guest() {
         assert!(processes.iter().any(|process| process.pid == sleeper), "{processes:?}");
         vm.kill_process(sleeper, &wait).unwrap();
 
-        vm.write_variable(Variable::Guest, "guestinfo.word", "häuschen", &wait).unwrap();
-        assert_eq!(vm.read_variable(Variable::Guest, "guestinfo.word", &wait).unwrap(), "häuschen");
+        vm.write_variable(vmtask_vix::Variable::Guest, "guestinfo.word", "häuschen", &wait).unwrap();
+        assert_eq!(vm.read_variable(vmtask_vix::Variable::Guest, "guestinfo.word", &wait).unwrap(), "häuschen");
         vm.log_out(&wait).unwrap();
         assert!(vm.copy_in(&file, "/tmp/x", &wait).is_err(), "nobody is logged in");
         assert!(vm.log_in(&account("user", "wrong"), &wait).is_err());

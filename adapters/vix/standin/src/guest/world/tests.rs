@@ -50,10 +50,14 @@ impl Stage {
 
     /// The script's exit code.
     fn script(&self, arguments: &str) -> i32 {
+        self.try_script(arguments).unwrap().unwrap()
+    }
+
+    fn try_script(&self, arguments: &str) -> Result<Option<i32>> {
         let arguments = format!("'{WORK}/.vmtask/supervisor' {arguments}");
         let program = Program { path: "/bin/sh", arguments: &arguments, user: "user", environment: &[] };
         let pid = self.world.start(&program).unwrap();
-        self.world.exit_status(pid).unwrap().unwrap()
+        self.world.exit_status(pid)
     }
 
     fn take(&self, content: &[u8], mode: &str, name: &str) {
@@ -197,8 +201,10 @@ fn a_program_can_end_its_guest(#[case] words: &str, #[case] up: bool) {
     stage.take(b"#!vmtask-world\n$@\n", "755", "program");
     let boot = |stage: &Stage| stage.world.observe(|machine| Ok((machine.power, machine.boot_id.clone()))).unwrap();
     let before = boot(&stage);
-    assert_eq!(stage.script(&format!("launch -- program {words}")), 0);
+    let launched = stage.try_script(&format!("launch -- program {words}"));
     await_that(|| boot(&stage) != before);
+    // On a slow computer the guest is gone before anybody asks what became of the launch.
+    assert!(matches!(launched, Ok(Some(0)) | Err(_)), "{launched:?}");
     assert_eq!(stage.world.is_up(), up);
     if up {
         assert_eq!(stage.world.processes(), Ok(Vec::new()));
