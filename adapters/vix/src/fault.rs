@@ -97,7 +97,8 @@ fn of_code(function: Function, error: u16) -> FaultKind {
     let reverting = function == Function::VmRevertToSnapshot;
     match error {
         // A snapshot that is damaged, or of another version, stays so: an older one may be whole.
-        code::SNAPSHOT_DUMPER
+        code::SNAPSHOT_INVAL
+        | code::SNAPSHOT_DUMPER
         | code::SNAPSHOT_DISKLIB
         | code::SNAPSHOT_VERSION
         | code::SNAPSHOT_CONFIG

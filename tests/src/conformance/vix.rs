@@ -331,7 +331,13 @@ const fn mix(state: u64, with: u64) -> u64 {
 fn image(guest: Guest) -> String {
     match guest {
         Guest::World | Guest::Root => String::new(),
-        Guest::Qemu => String::new(),
+        #[cfg(target_os = "linux")]
+        Guest::Qemu => {
+            let platform = crate::real::shared_data().join("alt_platforms").join(crate::real::PLATFORM);
+            format!("vmtask.platform = \"{}\"\n", platform.display())
+        }
+        #[cfg(not(target_os = "linux"))]
+        Guest::Qemu => panic!("QEMU guests need Linux"),
     }
 }
 
@@ -406,9 +412,11 @@ impl Subject for Vix {
         let machines = self.place.machines(dir);
         let is_there = |machine: &&PathBuf| {
             let power = state(machine).unwrap_or_default()["power"].clone();
-            // Held by being suspended, where a product cannot pause. Without a note of that it is as good as off.
-            let held = power == "suspended" && dir.join("vm").join("notes").join("held").exists();
-            held || match self.guest {
+            if power == "suspended" {
+                // Where a product cannot pause, it is held by that. Without a note of it, it is as good as off.
+                return dir.join("vm").join("notes").join("held").exists();
+            }
+            match self.guest {
                 // Nothing of it runs anywhere: it is on if its files say so.
                 Guest::World => power != "off" && power.is_string() && is_on(machine),
                 Guest::Root | Guest::Qemu => has_processes(machine),
@@ -419,7 +427,7 @@ impl Subject for Vix {
 
     fn kill(&self, dir: &Path) {
         self.place.machines(dir).iter().for_each(|machine| match self.guest {
-            Guest::World => fs::remove_file(world(machine).join("world.json")).expect("end a world"),
+            Guest::World => end_world(&world(machine)),
             Guest::Root | Guest::Qemu => signal(machine, Blow::Kill),
         });
     }
@@ -468,6 +476,14 @@ fn is_on(machine: &Path) -> bool {
 
 fn world(machine: &Path) -> PathBuf {
     machine.join("vmtask-standin").join("guest")
+}
+
+/// Not between a look at it and what came of that.
+fn end_world(world: &Path) {
+    let lock = fs::File::options().create(true).truncate(false).write(true).open(world.join("world.lock"));
+    let lock = lock.expect("open a world's lock");
+    lock.lock().expect("lock a world");
+    fs::remove_file(world.join("world.json")).expect("end a world");
 }
 
 /// The largest file, where its state is.
