@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use vmtask_driver::Credentials;
 use vmtask_vix_abi::{Function, Handle, INVALID_HANDLE, Product, find, property, vm_open};
@@ -46,13 +47,22 @@ pub(crate) struct Inner {
     raw: Handle,
     pub(crate) product: Product,
     strays: Strays,
+    is_cut: AtomicBool,
+}
+
+impl Inner {
+    fn disconnect(&self) {
+        if !self.is_cut.swap(true, Ordering::SeqCst) {
+            self.vix.disconnect(self.raw);
+        }
+    }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         // Jobs that are over are released first. Those that are not become invalid with the connection.
         self.strays.pending();
-        self.vix.disconnect(self.raw);
+        self.disconnect();
     }
 }
 
@@ -82,7 +92,13 @@ impl Library {
         // Disconnecting gives the handle back; there is nothing to release besides.
         let raw = handle.raw();
         std::mem::forget(handle);
-        Ok(Host(Arc::new(Inner { vix: Arc::clone(self.vix()), raw, product: to.product, strays })))
+        Ok(Host(Arc::new(Inner {
+            vix: Arc::clone(self.vix()),
+            raw,
+            product: to.product,
+            strays,
+            is_cut: AtomicBool::new(false),
+        })))
     }
 }
 
@@ -91,6 +107,11 @@ impl Host {
     #[must_use]
     pub fn product(&self) -> Product {
         self.0.product
+    }
+
+    /// Ends the connection while others still use it: from then on VIX says to all of them that it is gone.
+    pub(crate) fn cut(&self) {
+        self.0.disconnect();
     }
 
     fn run(&self, call: &Call<'_>, on: &str, wait: &Wait<'_>) -> Result<Over, Error> {

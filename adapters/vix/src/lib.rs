@@ -44,8 +44,9 @@
 //!
 //! # What is done about VIX's traps
 //! - **A job cannot be cancelled**, and `VixJob_Wait` has no limit. Jobs are waited for with a callback and a limit; one
-//!   that is given up is kept and released when it is over, and nothing else is begun before that. A fence powers the VM
-//!   off and looks whether the job ends with it; if not, the task ends and the VM is named.
+//!   that is given up is kept and released when it is over, and nothing else is begun before that. A fence waits, then
+//!   powers the VM off, then cuts the connection and looks through a new one whether the VM is off; if that fails, the
+//!   task ends and the VM is named.
 //! - **A callback may come early, late, twice or never.** It rings a bell by number: no pointer of ours is ever with VIX.
 //! - **Programs in the guest have no working directory, no output, no exec bit**, and their arguments go through a shell.
 //!   A script ([`SUPERVISOR`]) that is copied in does what is needed; everything is quoted, absolute, and compared by

@@ -208,7 +208,11 @@ impl VixVm {
             _ => vm.named_snapshot(BASELINE),
         };
         let baseline = match baseline {
-            Err(error) if error.is(error_code::SNAPSHOT_NOTFOUND) && self.home.origin == Origin::InPlace => {
+            // Nobody has written down what a VM without snapshots answers.
+            Err(error)
+                if self.home.origin == Origin::InPlace
+                    && (error.is(error_code::SNAPSHOT_NOTFOUND) || error.is(error_code::INVALID_ARG)) =>
+            {
                 let text = format!(
                     "{what}: {} has no snapshot to begin every task with; shut its guest down and take one",
                     vm.path()

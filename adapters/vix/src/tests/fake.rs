@@ -19,7 +19,7 @@ pub(super) enum Go {
     ActFail(u16),
     /// It never ends, until somebody powers the VM off.
     Hang,
-    /// It never ends at all.
+    /// It never ends, until the connection does.
     HangForEver,
     /// It ends well, and its callback is lost.
     Silent,
@@ -139,6 +139,9 @@ impl Fake {
         on!(expect_release, |state, handle| state.release(handle));
         on!(expect_disconnect, |state, host| {
             state.calls.push(format!("VixHost_Disconnect({host})"));
+            for job in state.jobs.values_mut().filter(|job| !job.over) {
+                (job.over, job.error) = (true, error_code::HOST_NOT_CONNECTED.into());
+            }
             state.release(host);
         });
         vix.expect_text()

@@ -140,12 +140,27 @@ fn a_job_that_ends_with_the_vm_is_fenced_by_powering_off() {
 }
 
 #[test]
-fn a_job_that_never_ends_makes_the_fence_say_so_within_its_time() {
+fn a_job_that_outlasts_the_vm_is_fenced_by_cutting_the_connection() {
     let mut bench = up();
     bench.fake.next(Function::VmCreateSnapshot, Go::HangForEver);
     let (survived, _) = fence_while(&mut bench, Op::BeginSnapshot(Generation(1)));
+    assert_eq!(survived, Ok(false));
+    let calls = bench.fake.calls();
+    let place =
+        |word: &str| calls.iter().position(|call| call.starts_with(word)).unwrap_or_else(|| panic!("{calls:?}"));
+    assert!(place("VixVM_PowerOff") < place("VixHost_Disconnect"), "{calls:?}");
+    assert!(place("VixHost_Disconnect") < place("VixHost_Connect"), "the VM is looked at through a new one: {calls:?}");
+    assert_eq!(bench.run(Op::Provision(Base::Baseline)), Ok(Reply::Provisioned { running: false }));
+}
+
+#[test]
+fn a_vm_that_cannot_be_powered_off_makes_the_fence_say_so_within_its_time() {
+    let mut bench = up();
+    bench.fake.next(Function::VmCreateSnapshot, Go::HangForEver);
+    bench.fake.next(Function::VmPowerOff, Go::HangForEver);
+    let (survived, _) = fence_while(&mut bench, Op::BeginSnapshot(Generation(1)));
     let words = survived.unwrap_err();
-    assert!(words.contains("VixVM_CreateSnapshot has not ended") && words.contains("nothing can cancel it"), "{words}");
+    assert!(words.contains("powering off") && words.contains("VixVM_PowerOff"), "{words}");
 }
 
 #[test]

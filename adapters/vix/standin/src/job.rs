@@ -109,7 +109,7 @@ pub(crate) fn start(
     let Ok(handle) = handle else { return INVALID_HANDLE };
     if callback.is_some() {
         // The callback may use the job's handle, even if the client has released it by then.
-        handles::add_reference(handle);
+        handles::hold(handle);
     }
     let body = {
         let job = Arc::clone(&job);
@@ -147,7 +147,6 @@ fn run(
     job.complete(result);
     if let Some(callback) = callback {
         call_back(host.as_deref(), &callback, handle, event_type::JOB_COMPLETED, INVALID_HANDLE);
-        handles::release(handle);
     }
 }
 
@@ -163,13 +162,24 @@ pub(crate) fn not_in_product(function: Function, host: &Host) -> Failure {
     Failure::new(error_code::NOT_SUPPORTED, format!("{} is not in {}", function.name(), host.product()))
 }
 
-/// Calls a client's callback unless its host has been disconnected, which waits for it to return.
+/// Calls a client's callback unless its host has been disconnected, which waits for it to return. After the last event of a
+/// job the reference that was held for it is released; a disconnect has taken it away with the handle.
 fn call_back(host: Option<&Host>, callback: &Callback, job: Handle, event: i32, more: Handle) {
-    let Some(host) = host else { return callback.call(job, event, more) };
+    let Some(host) = host else {
+        callback.call(job, event, more);
+        if event == event_type::JOB_COMPLETED {
+            handles::let_go(job);
+        }
+        return;
+    };
     if host.enter_callback() {
         IN_CALLBACK_OF.set(host.handle());
         callback.call(job, event, more);
         IN_CALLBACK_OF.set(INVALID_HANDLE);
+        if event == event_type::JOB_COMPLETED {
+            // The reference for the callback. Before a disconnect goes on, which would take it for one of the client's.
+            handles::let_go(job);
+        }
         host.leave_callback();
     }
 }
