@@ -460,7 +460,7 @@ fn quote(word: &str) -> String {
 }
 
 /// A name that nobody else has.
-fn fresh_name() -> Result<String> {
+pub(super) fn fresh_name() -> Result<String> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).map_err(|e| Failure::new(error_code::FAIL, format!("no random numbers: {e}")))?;
     Ok(format!("{:016x}", u64::from_le_bytes(bytes)))
