@@ -246,7 +246,7 @@ pub(super) fn copy_tree(from: &Path, to: &Path) -> Result<()> {
 pub(super) fn sum(saved: &Path) -> Result<String> {
     let mut hash = Sha256::new();
     add_to_sum(&mut hash, &saved.join("world.json"))?;
-    // A world that was never switched on has no files.
+    // A world that has never been powered on has no files.
     let files = saved.join("fs");
     if files.is_dir() {
         add_to_sum(&mut hash, &files)?;
