@@ -19,6 +19,7 @@ use crate::home::tree_fault;
 use crate::live::{Begun, Live, Work};
 use crate::machine::Vm;
 use crate::ops::{GUEST, LONG, SLICE, pending_unless_fenced};
+use crate::snapshot::Snapshot;
 use crate::tree::{self, Entry, TreeError};
 use crate::vm::VixVm;
 use crate::wait::Wait;
@@ -61,7 +62,7 @@ impl VixVm {
         match vm.named_snapshot(&name) {
             Err(error) if error.is(error_code::SNAPSHOT_NOTFOUND) => {}
             // Made by an earlier attempt.
-            Ok(_) => return Ok(()),
+            Ok(snapshot) => return self.check_memory(vm, &snapshot, what, wait),
             Err(error) => return Err(error.during(what)),
         }
         // Nobody has written down what a snapshot of a paused VM is (VIX 1.13 reference, VixVM_Pause).
@@ -77,7 +78,25 @@ impl VixVm {
                 PortError::new(FaultKind::Unknown, format!("{what}: {error}"))
             })?;
         }
-        taken.map(drop).map_err(during(what))
+        self.check_memory(vm, &taken.map_err(during(what))?, what, wait)
+    }
+
+    /// A guest that has just gone off makes a snapshot without memory, and that is no error to VIX (1.13 reference,
+    /// VixVM_CreateSnapshot). Restored, it would boot anew: it is no checkpoint.
+    fn check_memory(&self, vm: &Vm, snapshot: &Snapshot, what: &str, wait: &Wait<'_>) -> Result<(), PortError> {
+        let kept = match snapshot.power_state() {
+            Ok(state) if state.0 != 0 => state,
+            // Old products do not tell.
+            _ => vm.power_state().map_err(during(what))?,
+        };
+        if !kept.is_off() {
+            return Ok(());
+        }
+        vm.remove_snapshot(snapshot, false, wait).map_err(during(what))?;
+        Err(PortError::new(
+            FaultKind::Refused,
+            format!("{what}: the virtual machine was off, so there was no memory to keep"),
+        ))
     }
 
     /// Suspends the guest, copies what it is, and lets it go on as it was.
