@@ -257,3 +257,58 @@ fn doctor_tells_the_library_its_table_and_the_substitutes() {
     let check = report["checks"].as_array().unwrap().iter().find(|check| check["what"] == "VIX").unwrap();
     assert_eq!(check["state"], if cfg!(target_os = "linux") { "lacking" } else { "missing" });
 }
+
+/// A task of some seconds with checkpoints, in a simulated guest, which keeps its memory.
+#[cfg(unix)]
+fn long_task() -> Den {
+    let den = Den::new();
+    let vmx = fs::read_to_string(den.path("platform/p.vmx")).unwrap().replace(GUEST, "world");
+    fs::write(den.path("platform/p.vmx"), vmx).unwrap();
+    fs::write(den.path("program"), "#!vmtask-world\ncompute input 250 20 result steps\n").unwrap();
+    let task = fs::read_to_string(den.path("t.toml")).unwrap().replace("\"off\"", "\"300ms\"");
+    fs::write(den.path("t.toml"), task + "[[files_out]]\nguest = \"result\"\n").unwrap();
+    den
+}
+
+/// Runs it until it has a checkpoint, sends a signal, and waits for its end.
+#[cfg(unix)]
+fn run_until_a_checkpoint(den: &Den, signal: rustix::process::Signal) -> std::process::ExitStatus {
+    use std::io::{BufRead, BufReader};
+    let mut child = den.task(&["--json"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let checkpoint = |line: &std::io::Result<String>| {
+        let line: Value = serde_json::from_str(line.as_ref().unwrap()).unwrap();
+        line["report"]["checkpoint"].is_object()
+    };
+    assert!(lines.any(|line| checkpoint(&line)), "no checkpoint");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
+    lines.for_each(drop);
+    child.wait().unwrap()
+}
+
+#[test]
+#[cfg(unix)]
+fn one_signal_saves_and_stops_and_the_next_run_goes_on_from_there() {
+    let den = long_task();
+    assert_eq!(run_until_a_checkpoint(&den, rustix::process::Signal::INT).code(), Some(217));
+    assert!(stderr(&den.command(&["vms"]).output().unwrap()).contains("no virtual machines"), "it is off");
+    let output = den.task(&[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("goes on from checkpoint"), "{}", stderr(&output));
+    assert!(den.path("t.vmtask/results/result").exists() && !den.path("t.vmtask/vm").exists());
+}
+
+#[test]
+#[cfg(unix)]
+fn a_machine_outlives_its_manager_is_listed_and_gone_on_with() {
+    let den = long_task();
+    assert_eq!(run_until_a_checkpoint(&den, rustix::process::Signal::KILL).code(), None);
+    let vms = den.command(&["vms"]).output().unwrap();
+    let listed = String::from_utf8_lossy(&vms.stdout).into_owned();
+    assert!(listed.contains("VMware Workstation's") && listed.contains("(gone)"), "{listed}");
+    let output = den.task(&[]).output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(!said.contains("launching") && !said.contains("preparing"), "it was adopted as it was: {said}");
+    assert!(stderr(&den.command(&["vms"]).output().unwrap()).contains("no virtual machines"));
+}
