@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::exit;
+use crate::sys;
 
 /// Runs a Linux program with its files in an identical virtual machine on any computer, checkpoints it, survives being
 /// killed, and hands back the same bits everywhere.
@@ -168,9 +169,8 @@ fn after_help() -> String {
 
 fn after_long_help() -> String {
     format!(
-        "Signals:\n    SIGINT, SIGTERM  once: save a checkpoint and stop; twice: stop at once\n    \
-         SIGTSTP          hold the virtual machine, then stop; SIGCONT: go on\n    \
-         However it was stopped or killed, the same command goes on from the newest checkpoint.\n\n{}",
+        "{}    However it was stopped or killed, the same command goes on from the newest checkpoint.\n\n{}",
+        sys::HOW,
         after_help()
     )
 }

@@ -14,7 +14,7 @@ use crate::host::packages::{Need, System};
 use crate::hypervisor;
 use crate::out;
 use crate::platform;
-use crate::space;
+use crate::sys;
 
 /// Something that was looked at.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -125,7 +125,7 @@ const DISK: u64 = 1 << 30;
 fn disk() -> Option<Check> {
     let dir = vmtask_platform::data_dir().ok()?;
     let there = dir.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
-    let free = space::free(there)?;
+    let free = sys::free(there)?;
     let found = format!("{} free in {}", ByteSize(free), dir.display());
     Some(if free >= DISK {
         Check::good("disk", found)

@@ -27,6 +27,7 @@ mod setup;
 mod show;
 mod signals;
 mod space;
+mod sys;
 mod vms;
 mod warm;
 

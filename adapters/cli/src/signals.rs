@@ -2,133 +2,108 @@
 //!
 //! ```text
 //!   SIGINT, SIGTERM, SIGHUP   once: Quit within a minute or so: a checkpoint, then power off
-//!                             again, a moment later: Quit now: power off, go on from the last checkpoint next time
+//!   Ctrl-C, Ctrl-Break        again, a moment later: Quit now: power off, go on from the last checkpoint next time
 //!   SIGTSTP                   Suspend; once the guest is held, this process stops as the shell expects
 //!   SIGCONT                   Resume
 //! ```
 
-#[cfg(unix)]
-pub(crate) use unix::Signals;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use vmtask_core::{Phase, Report};
+use vmtask_driver::{Handle, News};
+
+use crate::error::Error;
+use crate::out;
+use crate::sys::{self, Closer, Wish, Wishes};
 
 /// How long a checkpoint may take when the task is to stop. What shuts a computer down waits about as long before it
 /// kills.
-#[cfg(unix)]
-const SAVE_BUDGET: std::time::Duration = std::time::Duration::from_secs(80);
+const SAVE_BUDGET: Duration = Duration::from_secs(80);
 
 /// Two signals within this time are one: `timeout` and some shells send one to the process and one to its group.
-#[cfg(unix)]
-const ECHO: std::time::Duration = std::time::Duration::from_millis(300);
+const ECHO: Duration = Duration::from_millis(300);
 
-#[cfg(unix)]
-mod unix {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use std::thread;
-    use std::time::{Duration, Instant};
+/// Listens for signals until it is dropped.
+pub(crate) struct Signals {
+    closer: Closer,
+    thread: Option<thread::JoinHandle<()>>,
+    stop_when_held: Arc<AtomicBool>,
+}
 
-    use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP};
-    use signal_hook::iterator::Handle as Watch;
-    use vmtask_core::{Phase, Report};
-    use vmtask_driver::{Handle, News};
-
-    use super::{ECHO, SAVE_BUDGET};
-    use crate::error::Error;
-    use crate::out;
-
-    /// Listens for signals until it is dropped.
-    pub(crate) struct Signals {
-        watch: Watch,
-        thread: Option<thread::JoinHandle<()>>,
-        stop_when_held: Arc<AtomicBool>,
-    }
-
-    impl Signals {
-        /// From now on signals are requests to this task.
-        ///
-        /// # Errors
-        /// If the operating system refuses.
-        pub(crate) fn listen(handle: Handle) -> Result<Self, Error> {
-            let failed = || Error::system("listen for signals");
-            let mut signals =
-                signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP, SIGTSTP, SIGCONT]).map_err(failed())?;
-            let stop_when_held = Arc::new(AtomicBool::new(false));
-            let (watch, stop) = (signals.handle(), Arc::clone(&stop_when_held));
-            let listen = move || {
-                let mut asked: Option<Instant> = None;
-                for signal in signals.forever() {
-                    match signal {
-                        SIGTSTP => suspend(&handle, &stop),
-                        SIGCONT => {
-                            stop.store(false, Ordering::SeqCst);
-                            // Denied if the task is stopping, which it then goes on with.
-                            let _ = handle.resume();
+impl Signals {
+    /// From now on signals are requests to this task.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    pub(crate) fn listen(handle: Handle) -> Result<Self, Error> {
+        let failed = || Error::system("listen for signals");
+        let mut wishes = Wishes::listen().map_err(failed())?;
+        let stop_when_held = Arc::new(AtomicBool::new(false));
+        let (closer, stop) = (wishes.closer(), Arc::clone(&stop_when_held));
+        let listen = move || {
+            let mut asked: Option<Instant> = None;
+            while let Some(wish) = wishes.next() {
+                match wish {
+                    Wish::Hold => suspend(&handle, &stop),
+                    Wish::GoOn => {
+                        stop.store(false, Ordering::SeqCst);
+                        // Denied if the task is stopping, which it then goes on with.
+                        let _ = handle.resume();
+                    }
+                    Wish::Quit => {
+                        if asked.is_some_and(|at| at.elapsed() < ECHO) {
+                            continue;
                         }
-                        _ => {
-                            if asked.is_some_and(|at| at.elapsed() < ECHO) {
-                                continue;
-                            }
-                            quit(&handle, if asked.is_some() { Duration::ZERO } else { SAVE_BUDGET });
-                            asked = Some(Instant::now());
-                        }
+                        quit(&handle, if asked.is_some() { Duration::ZERO } else { SAVE_BUDGET });
+                        asked = Some(Instant::now());
                     }
                 }
-            };
-            let thread = thread::Builder::new()
-                .name("vmtask-signals".to_owned())
-                .stack_size(128 * 1024)
-                .spawn(listen)
-                .map_err(failed())?;
-            Ok(Self { watch, thread: Some(thread), stop_when_held })
-        }
-
-        /// What the observer of the run must tell us.
-        pub(crate) fn observe(&self, news: &News<'_>) {
-            let held = matches!(news, News::Report(Report::Phase(Phase::Paused { .. })));
-            if held && self.stop_when_held.swap(false, Ordering::SeqCst) {
-                // Stops this process until SIGCONT. The VM's own process is in a group of its own and stays.
-                let _ = signal_hook::low_level::emulate_default_handler(SIGTSTP);
             }
-        }
+        };
+        let thread = thread::Builder::new()
+            .name("vmtask-signals".to_owned())
+            .stack_size(128 * 1024)
+            .spawn(listen)
+            .map_err(failed())?;
+        Ok(Self { closer, thread: Some(thread), stop_when_held })
     }
 
-    fn suspend(handle: &Handle, stop_when_held: &AtomicBool) {
-        // Before the request, because its effect may be told before the verdict is.
-        stop_when_held.store(true, Ordering::SeqCst);
-        if let Err(error) = handle.suspend() {
-            stop_when_held.store(false, Ordering::SeqCst);
-            out::note(format_args!("vmtask: not suspended: {error}"));
-        }
-    }
-
-    fn quit(handle: &Handle, budget: Duration) {
-        if budget.is_zero() {
-            out::note("vmtask: stopping at once");
-        } else {
-            out::note("vmtask: saving a checkpoint and stopping, in a minute or so at most; once more to stop at once");
-        }
-        // The task may be over already: all the better.
-        let _ = handle.quit(budget);
-    }
-
-    impl Drop for Signals {
-        fn drop(&mut self) {
-            self.watch.close();
-            if let Some(thread) = self.thread.take() {
-                let _ = thread.join();
-            }
+    /// What the observer of the run must tell us.
+    pub(crate) fn observe(&self, news: &News<'_>) {
+        let held = matches!(news, News::Report(Report::Phase(Phase::Paused { .. })));
+        if held && self.stop_when_held.swap(false, Ordering::SeqCst) {
+            sys::stop_this_process();
         }
     }
 }
 
-/// Other systems have no signals: Ctrl-C ends the process, and the task goes on from its last checkpoint.
-#[cfg(not(unix))]
-pub(crate) struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
-    pub(crate) fn listen(_: vmtask_driver::Handle) -> Result<Self, crate::error::Error> {
-        Ok(Self)
+fn suspend(handle: &Handle, stop_when_held: &AtomicBool) {
+    // Before the request, because its effect may be told before the verdict is.
+    stop_when_held.store(true, Ordering::SeqCst);
+    if let Err(error) = handle.suspend() {
+        stop_when_held.store(false, Ordering::SeqCst);
+        out::note(format_args!("vmtask: not suspended: {error}"));
     }
+}
 
-    pub(crate) fn observe(&self, _: &vmtask_driver::News<'_>) {}
+fn quit(handle: &Handle, budget: Duration) {
+    if budget.is_zero() {
+        out::note("vmtask: stopping at once");
+    } else {
+        out::note("vmtask: saving a checkpoint and stopping, in a minute or so at most; once more to stop at once");
+    }
+    // The task may be over already: all the better.
+    let _ = handle.quit(budget);
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        self.closer.close();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }

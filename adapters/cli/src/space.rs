@@ -7,6 +7,7 @@ use vmtask_core::TaskSpec;
 
 use crate::error::Error;
 use crate::hypervisor::Kind;
+use crate::sys;
 
 /// Room for journal, log, and what else is small.
 const SMALL: u64 = 16 << 20;
@@ -20,7 +21,7 @@ pub(crate) fn check(dir: &Path, spec: &TaskSpec, kind: &Kind) -> Result<(), Erro
     let Some(memory) = spec.limits.memory.or(kind.memory()) else { return Ok(()) };
     let checkpoint = if spec.checkpoint.is_some() { memory } else { 0 };
     let needed = checkpoint + spec.limits.disk.unwrap_or(0) + SMALL;
-    match nearest(dir).and_then(|there| free(&there)) {
+    match nearest(dir).and_then(|there| sys::free(&there)) {
         Some(free) if free < needed => {
             Err(Error::Space { dir: dir.to_owned(), needed: ByteSize(needed), free: ByteSize(free) })
         }
@@ -31,17 +32,4 @@ pub(crate) fn check(dir: &Path, spec: &TaskSpec, kind: &Kind) -> Result<(), Erro
 /// The directory, or what is there of the way to it.
 fn nearest(dir: &Path) -> Option<PathBuf> {
     std::path::absolute(dir).ok()?.ancestors().find(|path| path.is_dir()).map(Path::to_owned)
-}
-
-/// How many bytes we may still write there.
-#[cfg(unix)]
-pub(crate) fn free(dir: &Path) -> Option<u64> {
-    let there = rustix::fs::statvfs(dir).ok()?;
-    there.f_bavail.checked_mul(there.f_frsize)
-}
-
-/// How many bytes we may still write there.
-#[cfg(not(unix))]
-pub(crate) fn free(_: &Path) -> Option<u64> {
-    None
 }

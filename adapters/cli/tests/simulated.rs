@@ -1,5 +1,4 @@
 //! Whole runs of the binary with the simulated virtual machine: signals, resuming, locks, damage.
-#![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -8,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use rstest::rstest;
+#[cfg(unix)]
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde_json::Value;
 
@@ -112,10 +112,18 @@ impl Running {
         });
     }
 
+    /// Ends it without a word.
+    fn kill(mut self) -> Run {
+        self.child.kill().unwrap();
+        self.end()
+    }
+
+    #[cfg(unix)]
     fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
     }
 
+    #[cfg(unix)]
     fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).unwrap();
     }
@@ -154,10 +162,13 @@ fn automatic_is_never_the_simulator() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vmtask"));
     command.args(["run", "t.toml"]).current_dir(den.0.path()).env("VMTASK_DATA_DIR", den.path("data"));
     let output = command.env("VMTASK_ACCEL", "tcg").output().unwrap();
-    assert_eq!(output.status.code(), Some(212), "there is no platform: {}", String::from_utf8_lossy(&output.stderr));
+    // On Linux the platform is missed first.
+    let missing = if cfg!(target_os = "linux") { 212 } else { 213 };
+    assert_eq!(output.status.code(), Some(missing), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[rstest]
+#[cfg(unix)]
 #[case::interrupt(Signal::INT)]
 #[case::terminate(Signal::TERM)]
 #[case::hang_up(Signal::HUP)]
@@ -178,6 +189,7 @@ fn one_signal_saves_and_stops_and_the_next_run_goes_on_from_there(#[case] signal
 }
 
 #[test]
+#[cfg(unix)]
 fn the_echo_of_a_signal_is_no_second_one() {
     let den = Den::new();
     let mut running = den.start(LONG);
@@ -195,8 +207,7 @@ fn a_killed_manager_is_survived() {
     let den = Den::new();
     let mut running = den.start(LONG);
     let checkpoint = running.hear_checkpoint();
-    running.signal(Signal::KILL);
-    assert_eq!(running.end().code, None);
+    assert_ne!(running.kill().code, Some(0));
     let run = den.run(SHORT);
     assert!(run.begins()["resumes"]["from_checkpoint"].as_u64().unwrap() >= checkpoint);
     assert_eq!(run.code, Some(0), "{}", run.stderr);
@@ -211,11 +222,13 @@ fn a_second_manager_is_refused_and_names_the_first() {
     assert_eq!(second.code, Some(216), "{}", second.stderr);
     assert!(second.stderr.contains(&running.child.id().to_string()), "{}", second.stderr);
     assert_eq!(second.last()["exit"], 216);
-    running.signal(Signal::INT);
-    assert_eq!(running.end().code, Some(217), "the first goes on as if nothing had been");
+    let checkpoint = running.hear_checkpoint();
+    assert!(running.hear_checkpoint() > checkpoint, "the first goes on as if nothing had been");
+    running.kill();
 }
 
 #[test]
+#[cfg(unix)]
 fn the_shell_can_hold_it_and_let_it_go_on() {
     let den = Den::new();
     let mut running = den.start(LONG);
@@ -261,8 +274,7 @@ fn a_torn_journal_is_the_older_record_or_a_clear_word(#[case] which: &str, #[cas
     let den = Den::new();
     let mut running = den.start(LONG);
     running.hear_checkpoint();
-    running.signal(Signal::KILL);
-    running.end();
+    running.kill();
     fs::write(den.path("t.vmtask/journal"), text).unwrap();
     if which == "both" {
         fs::write(den.path("t.vmtask/journal.prev"), text).unwrap();
@@ -282,8 +294,7 @@ fn another_task_does_not_go_on_in_the_same_directory() {
     let den = Den::new();
     let mut running = den.start(LONG);
     running.hear_phase("running");
-    running.signal(Signal::KILL);
-    running.end();
+    running.kill();
     fs::write(den.path("t.toml"), TASK.replace("/bin/true", "/bin/false")).unwrap();
     let run = den.run(SHORT);
     assert_eq!(run.code, Some(215), "{}", run.stderr);

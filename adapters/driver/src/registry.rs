@@ -214,7 +214,7 @@ impl<P: Processes + Clone> Registry<P> {
         let pid = std::process::id();
         let manager = match self.processes.identify(pid) {
             Liveness::Alive(me) => me,
-            Liveness::Dead | Liveness::Unknown => nameless(pid),
+            Liveness::Dead | Liveness::Unknown => ProcessId::nameless(pid),
         };
         let registration = Registration {
             registry: self.clone(),
@@ -329,7 +329,7 @@ impl<P: Processes + Clone> Registry<P> {
         match self.processes.identify(process.pid) {
             Liveness::Alive(now) if now == *process => Presence::Here,
             // Registered where start times are unknown, and now something has the number.
-            Liveness::Alive(_) if process.boot.is_empty() => Presence::Unknown,
+            Liveness::Alive(_) if process.is_nameless() => Presence::Unknown,
             Liveness::Alive(_) | Liveness::Dead => Presence::Gone,
             Liveness::Unknown => Presence::Unknown,
         }
@@ -372,7 +372,7 @@ impl<P: Processes + Clone> Registration<P> {
     pub fn set_vm(&mut self, pid: u32) -> Result<(), RegistryError> {
         let vm = match self.registry.processes.identify(pid) {
             Liveness::Alive(vm) => vm,
-            Liveness::Unknown => nameless(pid),
+            Liveness::Unknown => ProcessId::nameless(pid),
             Liveness::Dead => return Err(RegistryError::NoProcess { pid }),
         };
         self.entry.vm = Some(vm);
@@ -413,11 +413,6 @@ impl<P: Processes + Clone> Drop for Registration<P> {
             tracing::warn!(%error, "the entry in the registry stays");
         }
     }
-}
-
-/// A process on an operating system that does not tell start times.
-const fn nameless(pid: u32) -> ProcessId {
-    ProcessId { pid, started: 0, boot: String::new() }
 }
 
 fn read(path: &Path) -> Result<Entry, String> {

@@ -16,8 +16,8 @@
 //! them. What only concerns the manager may change between two runs: when to take checkpoints, how long the program may
 //! run, which outputs are collected and how large they may be.
 
-use std::fs::{self, File, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::fs::{self, File};
+use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -27,7 +27,7 @@ use vmtask_core::TaskSpec;
 
 use crate::digest::Digest;
 use crate::storage::{Access, Storage, parent, replace_file};
-use crate::sys;
+use crate::sys::{self, Owned};
 use crate::task_file::InputFile;
 
 const LOCK: &str = "lock";
@@ -44,7 +44,7 @@ pub struct TaskDir {
     root: PathBuf,
     id: TaskId,
     is_new: bool,
-    /// Closing it unlocks.
+    /// Ours until it is closed.
     _lock: File,
 }
 
@@ -134,7 +134,7 @@ pub enum TaskDirError {
     #[error("{} is not a task directory: it is not empty and has no {MARKER}; name another with --dir", .0.display())]
     NotOurs(PathBuf),
     /// Another manager works here.
-    #[error("{} is in use by another vmtask{}; wait until it ends, or stop it with SIGINT", dir.display(), holder(*pid))]
+    #[error("{} is in use by another vmtask{}; wait until it ends, or stop it with Ctrl-C (SIGINT)", dir.display(), holder(*pid))]
     InUse {
         /// The directory.
         dir: PathBuf,
@@ -311,18 +311,12 @@ fn make_root(storage: &dyn Storage, root: &Path) -> Result<(), TaskDirError> {
 fn lock(root: &Path) -> Result<File, TaskDirError> {
     let path = root.join(LOCK);
     let failed = |what| io_error(what, &path);
-    let mut file =
-        File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed("open"))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            // Best effort: a holder that has not written its number yet is as much of a holder.
-            let _ = file.read_to_string(&mut pid);
-            return Err(TaskDirError::InUse { dir: root.to_owned(), pid: pid.trim().parse().ok() });
+    let mut file = match sys::try_own(&path).map_err(failed("lock"))? {
+        Owned::Ours(file) => file,
+        Owned::Theirs { says } => {
+            return Err(TaskDirError::InUse { dir: root.to_owned(), pid: says.trim().parse().ok() });
         }
-        Err(TryLockError::Error(error)) => return Err(failed("lock")(error)),
-    }
+    };
     let write_pid = |file: &mut File| {
         file.set_len(0)?;
         file.rewind()?;

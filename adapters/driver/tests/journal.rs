@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::names_below;
+use common::{names_below, told};
 use proptest::prelude::*;
 use rstest::rstest;
 use vmtask_core::{Cause, ExitStatus, Generation, Generations, Intent, JournalSeq, Loss, Outcome, Record};
@@ -133,8 +133,8 @@ fn a_full_disk_is_told_with_the_file_and_the_way_out() {
     let storage = FaultyStorage::new(Arc::new(RealStorage));
     let (mut journal, _) = JournalFile::open(Arc::new(storage.clone()), dir.path(), TaskId::new("task")).unwrap();
     storage.fail_after(2);
-    let error = journal.write(&record(1)).unwrap_err().to_string();
-    insta::assert_snapshot!(error.replace(&*dir.path().to_string_lossy(), "DIR"));
+    let error = journal.write(&record(1)).unwrap_err();
+    insta::assert_snapshot!(told(&error, dir.path()));
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn a_journal_without_anything_whole_is_an_error() {
     fs::write(dir.path().join("journal.prev"), "").unwrap();
     let error = open(dir.path()).unwrap_err();
     assert!(matches!(error, JournalError::Damaged { .. }));
-    insta::assert_snapshot!(error.to_string().replace(&*dir.path().to_string_lossy(), "DIR"));
+    insta::assert_snapshot!(told(&error, dir.path()));
 }
 
 #[rstest]
@@ -174,10 +174,7 @@ fn a_journal_of_another_task_is_refused(#[case] name: &str) {
     fs::copy(theirs.path().join(name), ours.path().join(name)).unwrap();
     let error = JournalFile::open(Arc::new(RealStorage), ours.path(), TaskId::new("another task")).unwrap_err();
     assert!(matches!(&error, JournalError::Foreign(path) if path.ends_with(name)), "{error:?}");
-    insta::assert_snapshot!(
-        format!("foreign_{name}"),
-        error.to_string().replace(&*ours.path().to_string_lossy(), "DIR")
-    );
+    insta::assert_snapshot!(format!("foreign_{name}"), told(&error, ours.path()));
 }
 
 /// A line as a later version might write it: the same fields, the same sum.

@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime};
 use common::spec;
 use rstest::rstest;
 use vmtask_core::{
-    Base, Cause, ExitStatus, Fault, FaultKind, FileIx, FileOut, Generation, JournalSeq, Loss, Notice, Op, Outcome,
-    Record, Substitute,
+    Base, Cause, ExitStatus, Fault, FaultKind, FileIx, Generation, JournalSeq, Loss, Notice, Op, Outcome, Record,
+    Substitute,
 };
 use vmtask_driver::testing::FaultyStorage;
 use vmtask_driver::{
@@ -101,7 +101,7 @@ fn a_link_among_the_results_is_not_followed() {
     let results = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink("/etc/passwd", results.path().join("result.txt")).unwrap();
     let spec = vmtask_core::TaskSpec {
-        files_out: vec![FileOut { guest: "x".to_owned(), host: "result.txt".to_owned(), optional: true }],
+        files_out: vec![vmtask_core::FileOut { guest: "x".to_owned(), host: "result.txt".to_owned(), optional: true }],
         ..spec()
     };
     let result = TaskResult::new(&spec, &ended(Outcome::Aborted), circumstances(), results.path()).unwrap();

@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{binding, names_below, spec};
+use common::{binding, names_below, spec, told};
 use rstest::rstest;
 use vmtask_core::{FileOut, Span, TaskSpec};
 use vmtask_driver::{Binding, Digest, HostId, InputFile, RealStorage, TaskDir, TaskDirError};
@@ -17,10 +17,6 @@ fn input(content: &str) -> InputFile {
 
 fn open(root: &Path) -> Result<TaskDir, TaskDirError> {
     TaskDir::open(&RealStorage, root, &spec(), &[input("program")], &binding())
-}
-
-fn told(error: &TaskDirError, root: &Path) -> String {
-    error.to_string().replace(&*root.to_string_lossy(), "DIR")
 }
 
 #[test]

@@ -47,6 +47,7 @@ mod root;
 mod staging;
 mod stamp;
 mod store;
+mod sys;
 #[cfg(test)]
 mod testing;
 

@@ -14,6 +14,7 @@ use crate::definition::{DEFINITION_FILE, Definition, FileEntry};
 use crate::error::PlatformError;
 use crate::hash::sha256_of_file;
 use crate::store::Platform;
+use crate::sys;
 
 const PREFIX: &str = ".new-";
 const LOCK_FILE: &str = ".lock";
@@ -23,7 +24,7 @@ pub(crate) struct Staging {
     store: PathBuf,
     dir: TempDir,
     /// Held as long as the directory is in use; see the module's head.
-    _lock: File,
+    lock: Option<File>,
 }
 
 impl Staging {
@@ -38,7 +39,7 @@ impl Staging {
             .map_err(PlatformError::io("make a directory in", store))?;
         let lock = open_lock(&dir.path().join(LOCK_FILE))?;
         lock.lock().map_err(PlatformError::io("lock", dir.path()))?;
-        Ok(Self { store: store.to_owned(), dir, _lock: lock })
+        Ok(Self { store: store.to_owned(), dir, lock: Some(lock) })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -75,7 +76,7 @@ impl Staging {
     }
 
     /// Writes the definition and puts the directory in its place, whatever stood there.
-    pub(crate) fn publish(self, definition: &Definition) -> Result<Platform, PlatformError> {
+    pub(crate) fn publish(mut self, definition: &Definition) -> Result<Platform, PlatformError> {
         let target = self.store.join(&definition.name);
         let xml = definition
             .to_xml()
@@ -84,6 +85,8 @@ impl Staging {
         sync_dir(self.path())?;
 
         let _store_lock = lock_store(&self.store)?;
+        // Closed first: Windows moves no directory in which a file is open. Nobody sweeps it away, under the store's lock.
+        self.lock = None;
         let lock_path = self.path().join(LOCK_FILE);
         fs::remove_file(&lock_path).map_err(PlatformError::io("remove", &lock_path))?;
         if fs::symlink_metadata(&target).is_ok() {
@@ -101,21 +104,24 @@ impl Staging {
     }
 }
 
-/// Exchanges two directories.
-#[cfg(target_os = "linux")]
-fn swap(new: &Path, old: &Path) -> Result<(), PlatformError> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    match renameat_with(CWD, new, CWD, old, RenameFlags::EXCHANGE) {
-        Ok(()) => Ok(()),
-        // Not every file system can.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => swap_in_steps(new, old),
-        Err(error) => Err(PlatformError::io("put in place", old)(error.into())),
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // Whoever sweeps the store meanwhile waits: to them, a directory that nobody holds is one to remove.
+        let _store_lock = self.lock.is_some().then(|| lock_store(&self.store));
+        // Closed first: Windows removes no directory in which a file is open.
+        self.lock = None;
+        // What cannot be removed now, the next sweep removes.
+        let _ = fs::remove_dir_all(self.dir.path());
     }
 }
 
-#[cfg(not(target_os = "linux"))]
+/// Exchanges two directories.
 fn swap(new: &Path, old: &Path) -> Result<(), PlatformError> {
-    swap_in_steps(new, old)
+    match sys::exchange(new, old) {
+        Ok(true) => Ok(()),
+        Ok(false) => swap_in_steps(new, old),
+        Err(error) => Err(PlatformError::io("put in place", old)(error)),
+    }
 }
 
 /// The same where the system has no exchange: for a moment there is no platform of that name.
@@ -171,18 +177,11 @@ fn open_lock(path: &Path) -> Result<File, PlatformError> {
 pub(crate) fn public_temporary(prefix: &str, dir: &Path) -> io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(prefix);
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    sys::public(&mut builder);
     builder.tempfile_in(dir)
 }
 
 /// A rename is on disk once its directory is.
-#[cfg(unix)]
 pub(crate) fn sync_dir(dir: &Path) -> Result<(), PlatformError> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(PlatformError::io("write", dir))
-}
-
-#[cfg(not(unix))]
-pub(crate) fn sync_dir(_dir: &Path) -> Result<(), PlatformError> {
-    Ok(())
+    sys::sync_dir(dir).map_err(PlatformError::io("write", dir))
 }

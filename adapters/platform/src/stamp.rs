@@ -7,6 +7,7 @@ use std::path::Path;
 
 use crate::definition::FileEntry;
 use crate::staging::public_temporary;
+use crate::sys;
 
 const STAMP_FILE: &str = ".verified";
 
@@ -19,7 +20,7 @@ pub(crate) struct Stamp(String);
 impl Stamp {
     pub(crate) fn add(&mut self, file: &FileEntry, metadata: &Metadata) {
         // Writing to a String cannot fail.
-        let _ = writeln!(self.0, "{} {} {} {}", file.sha256, file.size, identity(metadata), file.name);
+        let _ = writeln!(self.0, "{} {} {} {}", file.sha256, file.size, sys::identity(metadata), file.name);
     }
 
     pub(crate) fn load(dir: &Path) -> Option<Self> {
@@ -32,23 +33,4 @@ impl Stamp {
         file.persist(dir.join(STAMP_FILE)).map_err(|error| error.error)?;
         Ok(())
     }
-}
-
-#[cfg(unix)]
-fn identity(metadata: &Metadata) -> String {
-    use std::os::unix::fs::MetadataExt;
-    format!(
-        "{} {}.{:09} {}.{:09}",
-        metadata.ino(),
-        metadata.mtime(),
-        metadata.mtime_nsec(),
-        metadata.ctime(),
-        metadata.ctime_nsec()
-    )
-}
-
-#[cfg(not(unix))]
-fn identity(metadata: &Metadata) -> String {
-    let modified = metadata.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
-    format!("- {:?} -", modified.unwrap_or_default())
 }

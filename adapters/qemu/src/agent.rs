@@ -345,8 +345,25 @@ fn fresh_number() -> u64 {
     u64::from_le_bytes(bytes) >> 12
 }
 
-/// Plain base64, as the agent writes it.
-fn base64(text: &str) -> Option<Vec<u8>> {
+/// Bytes as the agent wants them in its commands.
+#[must_use]
+pub fn to_base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for three in bytes.chunks(3) {
+        let byte = |at: usize| three.get(at).copied().map_or(0, u32::from);
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for digit in 0..4 {
+            let value = bits >> (18 - 6 * digit) & 63;
+            out.push(if digit > three.len() { '=' } else { char::from(DIGITS[value as usize]) });
+        }
+    }
+    out
+}
+
+/// Plain base64, as the agent writes it; `None` if it is none.
+#[must_use]
+pub fn base64(text: &str) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len() / 4 * 3);
     let (mut bits, mut count) = (0_u32, 0);
     for byte in text.trim_end_matches('=').bytes() {
@@ -519,5 +536,8 @@ mod tests {
     #[case("Y?Jj", None)]
     fn base64_is_decoded(#[case] text: &str, #[case] expected: Option<&str>) {
         assert_eq!(base64(text), expected.map(|e| e.as_bytes().to_vec()));
+        if let Some(expected) = expected {
+            assert_eq!(to_base64(expected.as_bytes()), text);
+        }
     }
 }

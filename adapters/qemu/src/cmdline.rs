@@ -13,11 +13,11 @@ use crate::image::Image;
 use crate::sockets::Channel;
 
 /// Names the set of devices below. Templates and checkpoints of another layout are not loaded.
-pub(crate) const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 1;
 
 /// Where the guest's memory comes from.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Memory {
+pub enum Memory {
     /// Its own.
     Anonymous,
     /// An inherited descriptor, mapped shared: what the guest writes is what the descriptor holds.
@@ -28,7 +28,7 @@ pub(crate) enum Memory {
 
 /// How the machine comes to life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Start {
+pub enum Start {
     /// It boots.
     Boot,
     /// It waits for a saved state.
@@ -37,33 +37,50 @@ pub(crate) enum Start {
 
 /// One layer of a disk, lowest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Layer {
+pub struct Layer {
     /// Its name within QEMU.
-    pub(crate) node: String,
+    pub node: String,
     /// Its file, qcow2.
-    pub(crate) file: PathBuf,
+    pub file: PathBuf,
+}
+
+/// Where QEMU waits for connections to its [`Channel`]s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// Listening sockets that it inherits, in the order of [`Channel::ALL`].
+    Inherited([RawFd; 4]),
+    /// It makes them, by the channels' names in the directory that it is started in. So they may be found by whoever
+    /// finds the directory, and by the next one, too.
+    Named,
 }
 
 /// All that varies.
 #[derive(Clone, Debug)]
-pub(crate) struct Line<'a> {
-    pub(crate) image: &'a Image,
+pub struct Line<'a> {
+    /// The bootable image and its machine.
+    pub image: &'a Image,
     /// A kernel in place of the image's, for machines that never boot.
-    pub(crate) kernel: Option<PathBuf>,
-    pub(crate) accel: Accel,
-    pub(crate) bytes: u64,
-    pub(crate) cpus: u8,
-    pub(crate) memory: Memory,
-    pub(crate) start: Start,
+    pub kernel: Option<PathBuf>,
+    /// What executes the guest's instructions.
+    pub accel: Accel,
+    /// The guest's memory.
+    pub bytes: u64,
+    /// The guest's processors.
+    pub cpus: u8,
+    /// Where its memory comes from.
+    pub memory: Memory,
+    /// How it comes to life.
+    pub start: Start,
     /// The disk's layers, lowest first; none for a task without a disk. The last is written to.
-    pub(crate) disk: Vec<Layer>,
-    /// Listening sockets, in the order of [`Channel::ALL`].
-    pub(crate) sockets: [RawFd; 4],
+    pub disk: Vec<Layer>,
+    /// Where it is reached.
+    pub sockets: Listen,
 }
 
 impl Line<'_> {
     /// The arguments.
-    pub(crate) fn args(&self) -> Vec<String> {
+    #[must_use]
+    pub fn args(&self) -> Vec<String> {
         let mut args = Vec::new();
         let mut add = |words: &[&str]| args.extend(words.iter().map(|&word| word.to_owned()));
         add(&["-nodefaults", "-no-user-config", "-display", "none"]);
@@ -105,14 +122,18 @@ impl Line<'_> {
         // A ring in QEMU's memory: a program may flood the console, and only its end is of use to anybody.
         add(&["-chardev", "ringbuf,id=console,size=65536", "-serial", "chardev:console"]);
         add(&["-device", "virtio-serial-pci,id=vs0,max_ports=4,addr=0x3"]);
-        for (channel, fd) in Channel::ALL.into_iter().zip(self.sockets) {
+        for (index, channel) in Channel::ALL.into_iter().enumerate() {
             let (id, port) = match channel {
                 Channel::Qmp => ("qmp", None),
                 Channel::Agent => ("agent", Some((1, "org.qemu.guest_agent.0"))),
                 Channel::Files => ("files", Some((2, "org.vmtask.files.0"))),
                 Channel::Events => ("events", Some((3, "org.vmtask.events.0"))),
             };
-            add(&["-chardev", &format!("socket,id={id},fd={fd},server=on,wait=off")]);
+            let place = match self.sockets {
+                Listen::Inherited(fds) => format!("fd={}", fds[index]),
+                Listen::Named => format!("path={}", channel.name()),
+            };
+            add(&["-chardev", &format!("socket,id={id},{place},server=on,wait=off")]);
             match port {
                 None => add(&["-mon", "chardev=qmp,mode=control"]),
                 Some((number, name)) => {
@@ -170,7 +191,7 @@ mod tests {
             memory: Memory::Anonymous,
             start: Start::Boot,
             disk: Vec::new(),
-            sockets: [10, 11, 12, 13],
+            sockets: Listen::Inherited([10, 11, 12, 13]),
         };
         insta::assert_snapshot!(line.args().join("\n"));
     }
@@ -188,7 +209,7 @@ mod tests {
             memory: Memory::Private(9),
             start: Start::Incoming,
             disk: vec![layer("base"), layer("d1")],
-            sockets: [10, 11, 12, 13],
+            sockets: Listen::Inherited([10, 11, 12, 13]),
         };
         insta::assert_snapshot!(line.args().join("\n"));
     }

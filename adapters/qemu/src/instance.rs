@@ -17,7 +17,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::agent::Agent;
-use crate::cmdline::{Layer, Line, Memory, Start};
+use crate::cmdline::{Layer, Line, Listen, Memory, Start};
 use crate::host::Qemu;
 use crate::image::Image;
 use crate::process::{Life, Process, Spawn, SpawnError};
@@ -135,7 +135,7 @@ impl Instance {
             memory,
             start: wanted.start,
             disk: wanted.disk,
-            sockets: socket_fds,
+            sockets: Listen::Inherited(socket_fds),
         };
         let spawn = Spawn {
             program: wanted.qemu.program.clone(),

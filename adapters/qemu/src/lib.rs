@@ -58,7 +58,7 @@
 
 pub mod agent;
 mod checkpoint;
-mod cmdline;
+pub mod cmdline;
 mod disk;
 mod durable;
 mod fault;
@@ -76,7 +76,7 @@ mod ram;
 mod results;
 mod setup;
 mod snapshot;
-mod sockets;
+pub mod sockets;
 mod stream;
 mod stub;
 mod sys;

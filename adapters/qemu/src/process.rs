@@ -73,6 +73,18 @@ impl ProcessName {
     }
 }
 
+/// Starts a process that is nobody's: it outlives whoever starts it, is in a process group of its own, so that what a
+/// terminal sends does not reach it, and inherits no descriptor but its standard streams. The opposite of [`Process`].
+///
+/// # Errors
+/// If it cannot be started. `ENOSYS` or `EINVAL` on Linux before 5.11: descriptors cannot be kept from it.
+pub fn spawn_detached(command: &mut Command) -> io::Result<std::process::Child> {
+    use std::os::unix::process::CommandExt;
+    command.process_group(0);
+    sys::close_others(command);
+    command.spawn()
+}
+
 /// What follows the process's name, which may itself contain spaces and brackets.
 fn after_name(stat: &str) -> &str {
     stat.rfind(')').map_or("", |at| stat[at + 1..].trim_start())

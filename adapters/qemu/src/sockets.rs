@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// One socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Channel {
+pub enum Channel {
     /// QEMU's control protocol.
     Qmp,
     /// The guest agent.
@@ -26,9 +26,12 @@ pub(crate) enum Channel {
 }
 
 impl Channel {
-    pub(crate) const ALL: [Self; 4] = [Self::Qmp, Self::Agent, Self::Files, Self::Events];
+    /// In the order in which [`Sockets::listen`] hands them out.
+    pub const ALL: [Self; 4] = [Self::Qmp, Self::Agent, Self::Files, Self::Events];
 
-    const fn name(self) -> &'static str {
+    /// The file's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Qmp => "qmp",
             Self::Agent => "agent",
@@ -40,7 +43,7 @@ impl Channel {
 
 /// Where the sockets are.
 #[derive(Clone, Debug)]
-pub(crate) struct Sockets {
+pub struct Sockets {
     dir: Arc<File>,
 }
 
@@ -50,7 +53,7 @@ impl Sockets {
     ///
     /// # Errors
     /// If the directory or a socket cannot be made.
-    pub(crate) fn listen(dir: &Path) -> io::Result<(Self, [OwnedFd; 4])> {
+    pub fn listen(dir: &Path) -> io::Result<(Self, [OwnedFd; 4])> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         let sockets = Self { dir: Arc::new(File::open(dir)?) };
         let mut ends = Vec::new();
@@ -62,11 +65,19 @@ impl Sockets {
         Ok((sockets, ends.map_err(|_| io::Error::other("four channels, four sockets"))?))
     }
 
+    /// Sockets that QEMU makes itself: see [`crate::cmdline::Listen::Named`].
+    ///
+    /// # Errors
+    /// If there is no such directory.
+    pub fn of(dir: &Path) -> io::Result<Self> {
+        Ok(Self { dir: Arc::new(File::open(dir)?) })
+    }
+
     /// Connects to one.
     ///
     /// # Errors
     /// If nobody holds its other end.
-    pub(crate) fn connect(&self, channel: Channel) -> io::Result<UnixStream> {
+    pub fn connect(&self, channel: Channel) -> io::Result<UnixStream> {
         UnixStream::connect(self.address(channel))
     }
 

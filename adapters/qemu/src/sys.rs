@@ -34,6 +34,21 @@ pub(crate) fn prepare(command: &mut Command, child: Child) {
     }
 }
 
+/// Makes the next child of `command` inherit no descriptor but its three standard streams.
+pub(crate) fn close_others(command: &mut Command) {
+    // SAFETY: the closure runs in the child between fork and exec and makes one system call without pointers, on
+    // descriptors of the child's alone. It marks them, so std's own pipe lives until exec has worked.
+    unsafe {
+        command.pre_exec(|| {
+            const FIRST: libc::c_uint = 3;
+            match libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        });
+    }
+}
+
 fn in_child(parent: Pid, child: &Child) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     // The parent may have died before the signal was armed; whoever adopted us is not our parent.

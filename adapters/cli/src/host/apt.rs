@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::find_program;
 use super::process::{self, Ended};
-use super::{find_program, is_root};
+use crate::sys::is_root;
 
 /// Why packages were not installed.
 #[derive(Debug, Error)]

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::is_root;
+use crate::sys::is_root;
 
 /// Something that a package has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

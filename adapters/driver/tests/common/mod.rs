@@ -51,3 +51,8 @@ pub(crate) fn names_below(dir: &Path) -> Vec<String> {
     names.sort();
     names
 }
+
+/// What an error says, with `DIR` for a directory and `/` below it, whatever the operating system has there.
+pub(crate) fn told(error: &dyn std::error::Error, dir: &Path) -> String {
+    error.to_string().replace(&*dir.to_string_lossy(), "DIR").replace("DIR\\", "DIR/")
+}

@@ -1,0 +1,82 @@
+//! Whole tasks on the stand-in, driven by the real driver through the loaded library.
+#![cfg(any(target_os = "linux", windows))]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+mod common;
+
+use std::sync::Arc;
+
+use vmtask_core::{CheckpointSpec, ExitStatus, Outcome, Policy, Span, TaskSpec};
+use vmtask_driver::{Ended, JournalFile, News, RealStorage, Setup as Driver, TaskId};
+use vmtask_vix::VixVm;
+
+use common::{PROFILES, Stage, on_standin};
+
+fn drive(stage: &Stage, spec: &TaskSpec) -> Ended {
+    let vm = VixVm::new(stage.setup(spec.clone())).unwrap();
+    let (journal, loaded) = JournalFile::open(Arc::new(RealStorage), &stage.task_dir(), TaskId::new("story")).unwrap();
+    let driver = Driver::new(Arc::new(vm), spec, Box::new(journal))
+        .with_record(loaded.map(|loaded| loaded.record))
+        .with_policy(Policy::default())
+        .build()
+        .unwrap();
+    driver.run(&mut |news: &News<'_>| eprintln!("{news:?}")).unwrap()
+}
+
+/// In a simulated guest, which every operating system has.
+#[test]
+fn a_task_takes_checkpoints_and_computes_in_a_simulated_guest_of_every_product() {
+    const NAME: &str = "a_task_takes_checkpoints_and_computes_in_a_simulated_guest_of_every_product";
+    const PROGRAM: &str = "#!vmtask-world\nsay $1\ncompute input 60 20 result steps progress\nexit 3\n";
+    for profile in PROFILES {
+        on_standin(NAME, profile, "world", "", |stage| {
+            let mut spec = stage.script_task(PROGRAM, b"3.14\n");
+            spec.checkpoint = Some(CheckpointSpec { every: Span::from_millis(300), keep: 2 });
+            let ended = drive(stage, &spec);
+            assert_eq!(ended.outcome, Outcome::Completed { exit: ExitStatus::Code(3) }, "{}", ended.summary());
+            assert_ne!(ended.counters.checkpoints, 0);
+            assert_eq!(stage.result("stdout.txt"), "it's\n");
+            assert!(!stage.result("result").is_empty());
+            assert_eq!(stage.remains(), Vec::<std::path::PathBuf>::new());
+        });
+    }
+}
+
+/// In a private root on the host, which is Linux's.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_task_runs_to_its_end_on_every_product() {
+    const SCRIPT: &str = "#!/bin/sh\n\
+        echo 0.5 >progress\n\
+        read -r line <input\n\
+        sleep 1\n\
+        echo \"$line, $1, $2, $COLOUR, in $PWD\" >result\n\
+        echo said\n\
+        echo trouble >&2\n";
+    for profile in PROFILES {
+        on_standin("a_task_runs_to_its_end_on_every_product", profile, "root", "", |stage| {
+            let spec = stage.script_task(SCRIPT, b"3.14\n");
+            let ended = drive(stage, &spec);
+            assert_eq!(ended.outcome, Outcome::Completed { exit: ExitStatus::Code(0) }, "{}", ended.summary());
+            assert_eq!(stage.result("result"), "3.14, it's, two words, dark \"red\", in /tmp/vmtask/story\n");
+            assert_eq!(stage.result("stdout.txt"), "said\n");
+            assert_eq!(stage.remains(), Vec::<std::path::PathBuf>::new());
+        });
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_papers_prototype_finds_its_value_of_pi() {
+    let program = std::env::current_exe().unwrap();
+    let example = program.parent().unwrap().parent().unwrap().join("examples/paper");
+    let output = std::process::Command::new(example)
+        .env_remove("VMTASK_STANDIN")
+        .env_remove("VMTASK_STANDIN_PRODUCT")
+        .env_remove("VMTASK_STANDIN_FAULTS")
+        .env_remove("VMTASK_VIX_LIBRARY")
+        .output()
+        .unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("pi 3.140592860 "), "{said}");
+}
