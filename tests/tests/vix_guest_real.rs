@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -225,7 +226,7 @@ fn a_machine_survives_its_client_a_pause_and_a_suspension() {
     assert!(vm.guest.is_up());
     // A copy of a suspended VM is a VM of its own.
     let place = home(vm.dir.path(), "copy");
-    for file in ["memory", "kept.json", "process.json"] {
+    for file in ["memory", "kept.json", "process.json", "disk.qcow2"] {
         fs::copy(vm.home.dir.join(file), place.dir.join(file)).expect("copy the VM");
     }
     let guest = open(Kind::Qemu, place.clone()).expect("open the copy");
@@ -272,16 +273,36 @@ fn a_snapshot_with_memory_brings_programs_back_as_often_as_wanted() {
     vm.wait_for_tools();
     vm.guest.kill(pid).expect("kill");
     assert_eq!(vm.wait(pid), 137);
+}
 
-    // Without memory nothing is left but the platform.
-    let bare = vm.snapshot("bare");
-    vm.guest.save(false, &bare).expect("save");
+#[test]
+fn a_snapshot_without_memory_keeps_files_and_so_does_a_clone() {
+    if !real::wanted() {
+        return;
+    }
+    let vm = Vm::on();
+    let put = |text: &str| vm.guest.copy_in(&vm.give(text.as_bytes()), "/tmp/file").expect("copy in");
+    put("one");
+    let pid = vm.start("/bin/sleep", "1000");
+    let kept = vm.snapshot("kept");
+    vm.guest.save(false, &kept).expect("save");
+    assert_eq!(vm.status(pid), None, "it runs on");
+    put("two");
     vm.guest.power_off().expect("power off");
-    vm.guest.load(&bare).expect("load");
+    vm.guest.load(&kept).expect("load");
     assert!(!vm.guest.is_up());
-    vm.guest.power_on().expect("power on");
-    vm.wait_for_tools();
-    assert_eq!(code(vm.guest.info("/tmp/count")), error_code::FILE_NOT_FOUND);
+    let place = home(vm.dir.path(), "clone");
+    vm.guest.clone_to(&kept, &place, true).expect("clone");
+    let guest = open(Kind::Qemu, place.clone()).expect("open the clone");
+    let clone = Vm { guest, home: place, dir: tempfile::tempdir().expect("make a temporary directory") };
+    for vm in [&vm, &clone] {
+        vm.guest.power_on().expect("power on");
+        vm.wait_for_tools();
+        assert_eq!(vm.read("/tmp/file"), "one");
+        assert_eq!(code(vm.guest.exit_status(pid)), error_code::NO_SUCH_PROCESS);
+    }
+    assert_eq!(clone.sh("echo three >/tmp/file"), 0);
+    assert_eq!(vm.read("/tmp/file"), "one");
 }
 
 #[test]
@@ -330,4 +351,65 @@ fn a_state_of_another_machine_is_refused_in_clear_words() {
     assert!(error.text.contains("another size of memory"), "{error}");
     vm.guest.resume().expect("it was not harmed");
     vm.wait_for_tools();
+}
+
+/// The stand-in's own client in C, which knows nothing but VIX's documentation, drives the virtual machine.
+#[test]
+fn a_client_in_c_goes_through_the_life_of_a_virtual_machine() {
+    if !real::wanted() {
+        return;
+    }
+    let dir = tempfile::Builder::new().prefix("vmtask-vix-").tempdir().expect("make a temporary directory");
+    let client = compile(dir.path());
+    let vmx = dir.path().join("vms/vm/vm.vmx");
+    fs::create_dir_all(vmx.parent().expect("a directory")).expect("make the VM's directory");
+    let platform = real::shared_data().join("alt_platforms").join(real::PLATFORM);
+    let text = format!(
+        "displayName = \"vm\"\nmemsize = \"128\"\nguestOS = \"other\"\nvmtask.guest = \"qemu\"\n\
+         vmtask.platform = \"{}\"\nvmtask.guest.user = \"root\"\nvmtask.guest.password = \"secret\"\n",
+        platform.display()
+    );
+    fs::write(&vmx, text).expect("write the configuration");
+    let program = dir.path().join("program");
+    fs::write(&program, "#!/bin/sh\nexit 3\n").expect("write a program");
+    let counters = dir.path().join("counters.json");
+    let output = Command::new(client)
+        .args(["3", "-", "-", "-"])
+        .args([&vmx, &dir.path().join("vms/clone/clone.vmx"), dir.path()])
+        .args(["root", "secret"])
+        .arg(&program)
+        .arg("3")
+        .env("VMTASK_STANDIN_HOME", dir.path().join("home"))
+        .env("VMTASK_STANDIN_COUNTERS", &counters)
+        .env("VMTASK_ACCEL", "tcg")
+        .env_remove("VMTASK_STANDIN")
+        .env_remove("VMTASK_STANDIN_FAULTS")
+        .output()
+        .expect("run the client");
+    let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && told.contains("passed"), "{told}");
+    assert_eq!(fs::read(dir.path().join("back")).ok(), fs::read(&program).ok());
+    let counted = fs::read(&counters).expect("read the counters");
+    let counted: serde_json::Value = serde_json::from_slice(&counted).expect("counters");
+    for kind in ["hosts", "vms", "snapshots", "jobs", "property_lists", "buffers", "leaked"] {
+        assert_eq!(counted[kind], 0, "{kind} in {counted}");
+    }
+    assert!(vmtask_tests::procs::qemus_of_dir(dir.path()).is_empty());
+}
+
+fn compile(dir: &Path) -> PathBuf {
+    let beside = std::env::current_exe().expect("know this program's own path");
+    let dirs = beside.ancestors().skip(1).take(2).map(|dir| dir.join("libvixAllProducts.so"));
+    let library = dirs.into_iter().find(|path| path.is_file()).expect("the library is built with the tests");
+    let client = dir.join("client");
+    let output = Command::new("gcc")
+        .args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-pthread", "-o"])
+        .arg(&client)
+        .arg(real::repository().join("adapters/vix/standin/tests/client.c"))
+        .arg(&library)
+        .arg(format!("-Wl,-rpath,{}", library.parent().expect("a directory").display()))
+        .output()
+        .expect("gcc is needed to compile the client");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    client
 }

@@ -47,6 +47,8 @@ impl Object {
 struct Entry {
     object: Object,
     references: u64,
+    /// How many of them are the library's own.
+    held: u64,
     /// The connection it was obtained from; [`INVALID_HANDLE`] if from none.
     host: Handle,
     /// Equal keys of one connection are one handle.
@@ -140,7 +142,7 @@ impl Table {
         if let Some(key) = &key {
             self.by_key.insert((host, key.clone()), handle);
         }
-        self.entries.insert(handle, Entry { object, references: 1, host, key });
+        self.entries.insert(handle, Entry { object, references: 1, held: 0, host, key });
         Ok(handle)
     }
 
@@ -156,6 +158,22 @@ impl Table {
 /// One more reference; whether there is such a handle.
 pub(crate) fn add_reference(handle: Handle) -> bool {
     table().entries.get_mut(&handle).map(|entry| entry.references += 1).is_some()
+}
+
+/// One more reference, which is not the client's and no leak of his if he disconnects now. [`let_go`] ends it.
+pub(crate) fn hold(handle: Handle) {
+    if let Some(entry) = table().entries.get_mut(&handle) {
+        entry.references += 1;
+        entry.held += 1;
+    }
+}
+
+/// Ends what [`hold`] began; nothing happens if a disconnect has ended it.
+pub(crate) fn let_go(handle: Handle) {
+    if let Some(entry) = table().entries.get_mut(&handle) {
+        entry.held -= 1;
+    }
+    release(handle);
 }
 
 /// One reference less. A handle that is no more, or never was: nothing happens.
@@ -185,7 +203,8 @@ pub(crate) fn disconnect(host: Handle) -> Vec<Arc<Job>> {
         let doomed: Vec<Handle> = table.entries.iter().filter_map(of_host).collect();
         doomed.into_iter().filter_map(|handle| table.remove(handle)).collect::<Vec<_>>()
     };
-    counters::leaked(removed.len().saturating_sub(1));
+    let is_leak = |entry: &&Entry| !matches!(entry.object, Object::Host(_)) && entry.references > entry.held;
+    counters::leaked(removed.iter().filter(is_leak).count());
     let job = |entry: &Entry| match &entry.object {
         Object::Job(job) => Some(Arc::clone(job)),
         _ => None,

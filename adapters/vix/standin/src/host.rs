@@ -68,6 +68,10 @@ impl Host {
     pub(crate) fn disconnect(&self) {
         let inside_one = usize::from(job::in_callback_of(self.handle()));
         let mut gate = self.gate();
+        if gate.closed && inside_one == 1 {
+            // Somebody else is at it, and waits for this callback to return.
+            return;
+        }
         gate.closed = true;
         while gate.inside > inside_one {
             gate = self.left.wait(gate).unwrap_or_else(PoisonError::into_inner);

@@ -109,7 +109,7 @@ pub(crate) fn start(
     let Ok(handle) = handle else { return INVALID_HANDLE };
     if callback.is_some() {
         // The callback may use the job's handle, even if the client has released it by then.
-        handles::add_reference(handle);
+        handles::hold(handle);
     }
     let body = {
         let job = Arc::clone(&job);
@@ -168,7 +168,7 @@ fn call_back(host: Option<&Host>, callback: &Callback, job: Handle, event: i32, 
     let Some(host) = host else {
         callback.call(job, event, more);
         if event == event_type::JOB_COMPLETED {
-            handles::release(job);
+            handles::let_go(job);
         }
         return;
     };
@@ -178,7 +178,7 @@ fn call_back(host: Option<&Host>, callback: &Callback, job: Handle, event: i32, 
         IN_CALLBACK_OF.set(INVALID_HANDLE);
         if event == event_type::JOB_COMPLETED {
             // The reference for the callback. Before a disconnect goes on, which would take it for one of the client's.
-            handles::release(job);
+            handles::let_go(job);
         }
         host.leave_callback();
     }

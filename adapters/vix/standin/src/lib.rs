@@ -70,6 +70,7 @@ pub mod guest;
 mod handles;
 mod host;
 mod job;
+mod pin;
 mod property;
 mod screen;
 mod store;

@@ -4,6 +4,7 @@
  *
  *   abuse every LIBRARY VMX NAME...     calls every function with every kind of handle, and nothing else
  *   abuse threads LIBRARY VMX           many threads, one VM
+ *   abuse unload LIBRARY VMX            unloads the library while a job is under way
  *   abuse hang LIBRARY VMX              a job that hangs, ended by a disconnect from its own callback's thread and others
  */
 #include <dlfcn.h>
@@ -217,15 +218,17 @@ hang(const char *vmx)
    VixHandle vm, unused = 0;
    pthread_t waiter;
    void *error = 0;
-   int done = 0;
+   int done = 0, i;
    uint64_t job;
    hanging_host = connect_host();
    vm = open_vm(hanging_host, vmx);
    job = any_on(vm, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
    must("a thread starts", pthread_create(&waiter, 0, wait_for, (void *)(intptr_t)job) == 0);
-   /* A job of another kind completes, and its callback ends the connection under the one that hangs. */
+   /* Jobs of another kind complete, and their callbacks end the connection, all at once, under the one that hangs. */
    release_handle((VixHandle)any_named(vm, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0));
-   any_off(vm, 0, (uint64_t)(uintptr_t)disconnect_here, (uint64_t)(uintptr_t)&done, 0, 0, 0, 0, 0, 0, 0);
+   for (i = 0; i < 4; i++) {
+      any_off(vm, 0, (uint64_t)(uintptr_t)disconnect_here, (uint64_t)(uintptr_t)&done, 0, 0, 0, 0, 0, 0, 0);
+   }
    pthread_join(waiter, &error);
    /* Either the wait was ended (26), or it began after the end (1000). */
    must("who waits for ever is let go", (uintptr_t)error == 26 || (uintptr_t)error == 1000);
@@ -233,6 +236,18 @@ hang(const char *vmx)
       usleep(100);
    }
    must("the VM is gone with its host", get_properties(vm, 129, &unused, 0) == 1000);
+   printf("survived\n");
+}
+
+/* VixVM_PowerOn takes its time: it is on its way when the library is unloaded. */
+static void
+unload(const char *vmx)
+{
+   VixHandle host = connect_host(), vm = open_vm(host, vmx);
+   any_on(vm, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+   must("the library can be unloaded", dlclose(library) == 0);
+   usleep(200000);
+   library = 0;
    printf("survived\n");
 }
 
@@ -260,6 +275,8 @@ main(int argc, char **argument)
       every(argument[3], argument + 4);
    } else if (strcmp(argument[1], "threads") == 0) {
       threads(argument[3]);
+   } else if (strcmp(argument[1], "unload") == 0) {
+      unload(argument[3]);
    } else {
       hang(argument[3]);
    }

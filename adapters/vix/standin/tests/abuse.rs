@@ -4,12 +4,12 @@
 
 mod common;
 
-use std::process::{Command, Output};
+use std::process::Command;
 
 use vmtask_vix_abi::Function;
 
 /// Runs one mode of the client; its counters must show that nothing is alive at its end.
-fn abuse(mode: &str, more: &[&str], faults: &str) -> Output {
+fn abuse(mode: &str, more: &[&str], faults: &str) {
     let dir = tempfile::tempdir().unwrap();
     let client = common::compile("abuse.c", dir.path());
     let vmx = common::make_vm(&dir.path().join("vm"), "vm", "");
@@ -28,11 +28,17 @@ fn abuse(mode: &str, more: &[&str], faults: &str) -> Output {
         .unwrap();
     assert!(output.status.success(), "{:?} {}", output.status, String::from_utf8_lossy(&output.stderr));
     assert_eq!(String::from_utf8_lossy(&output.stdout), "survived\n");
+    if mode == "unload" {
+        // It never says goodbye, so what it holds stays.
+        return;
+    }
     let counted = common::counters(&counters);
     for kind in ["hosts", "vms", "snapshots", "property_lists", "buffers"] {
         assert_eq!(counted[kind], 0, "{kind} in {counted}");
     }
-    output
+    if mode == "threads" {
+        assert_eq!(counted["leaked"], 0, "{counted}");
+    }
 }
 
 #[test]
@@ -49,4 +55,9 @@ fn many_threads_share_one_vm_and_each_callback_fires_once() {
 #[test]
 fn a_disconnect_from_a_callback_ends_a_job_that_hangs() {
     abuse("hang", &[], "VixVM_PowerOn hang\nVixVM_PowerOff delay 20ms\n");
+}
+
+#[test]
+fn a_library_that_is_unloaded_while_a_job_is_under_way_stays_until_the_end() {
+    abuse("unload", &[], "VixVM_PowerOn delay 50ms\n");
 }

@@ -154,6 +154,35 @@ fn a_revert_that_was_cut_off_is_finished_by_the_next_client() {
 }
 
 #[test]
+fn a_damaged_snapshot_is_refused_and_another_one_helps() {
+    let stage = Stage::new();
+    prepare(&stage);
+    stage.does("snapshot good 2\nsnapshot bad 2\n");
+    let world = stage.vmx.with_file_name("vmtask-standin").join("snapshots/1/world.json");
+    let mut content = std::fs::read(&world).unwrap();
+    let middle = content.len() / 2;
+    content[middle] ^= 1;
+    std::fs::write(&world, content).unwrap();
+    let told = stage.does("revert good/bad 0\nstate\non\nrevert good 0\nstate\n");
+    assert_eq!(told, format!("revert: 13000\n{OFF}state: 0\non: 13000\nrevert: 0\n{ON}state: 0\n"));
+}
+
+#[rstest]
+#[case::full("0", "on: 0\n")]
+// It lives on the snapshot that was made for it.
+#[case::linked("1", "on: 16003\n")]
+fn only_a_linked_clone_needs_its_parent(#[case] kind: &str, #[case] told: &str) {
+    let stage = Stage::new();
+    prepare(&stage);
+    let clone = stage.dir.path().join("clone/clone.vmx");
+    let lines = format!("off\nclone {} {kind}\n", clone.display());
+    assert_eq!(stage.does(&lines), "off: 0\nclone: 0\n");
+    assert_eq!(stage.client(&clone, "3", "on\noff\n", ""), "on: 0\noff: 0\n");
+    assert_eq!(stage.does("delete 2\n"), "delete: 0\n");
+    assert_eq!(stage.client(&clone, "3", "on\n", ""), told);
+}
+
+#[test]
 fn a_snapshot_that_was_cut_off_is_none() {
     let stage = Stage::new();
     prepare(&stage);

@@ -27,6 +27,7 @@ unsafe extern "C" fn VixHost_Connect(
     callback: Option<EventProc>,
     client: *mut c_void,
 ) -> Handle {
+    crate::pin::pin();
     // SAFETY: the caller's texts and callback.
     let (host, user, password, callback) = unsafe {
         (Text::copy(host_name), Text::copy(user_name), Text::copy(password), Callback::new(callback, client))

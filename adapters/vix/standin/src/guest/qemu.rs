@@ -5,11 +5,12 @@
 //!          --> agent (files, programs, processes, kill) -------> its guest
 //! ```
 //!
-//! The platform's guest lives in its memory alone: it has no disk. So a snapshot without memory keeps nothing, and what
-//! was copied into the guest is gone after a power-off, as on a computer that was started from a CD.
+//! The platform's system lives in memory, so the first thing that is done in a guest that has booted is to mount its
+//! disk: what lies in /tmp, /home, /root, /mnt, /opt, /srv and /var stays, everything else is as new after each
+//! boot.
 //!
 //! A machine's memory is kept as QEMU's migration stream, in a file that is written once: snapshots, clones of them and
-//! the suspended VM share it by hard links.
+//! the suspended VM share it by hard links. Its disk is copied.
 
 mod hand;
 mod machine;
@@ -23,11 +24,11 @@ use vmtask_vix_abi::error_code;
 use super::{FileInfo, Guest, Home, Process, Program, Result, Share};
 use crate::failure::Failure;
 use hand::Hand;
-use machine::Machine;
+use machine::{DISK, Machine};
 
 /// How long an operation waits for an agent that does not answer at once.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What belongs to a machine's memory, in the order in which it is put in place: the second says that all is there.
+/// What belongs to a machine's memory, in the order in which it is put in place: the last says that all is there.
 const STATE: [&str; 2] = ["kept.json", "memory"];
 
 /// Opens a guest.
@@ -71,6 +72,20 @@ fn link_state(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A disk of one's own, by rename; none there is none here.
+fn copy_disk(from: &Path, to: &Path) -> Result<()> {
+    let (source, target, part) = (from.join(DISK), to.join(DISK), to.join("disk.part"));
+    let copied = match fs::copy(&source, &part) {
+        Ok(_) => fs::rename(&part, &target),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && !source.exists() => match fs::remove_file(&target) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        },
+        Err(e) => Err(e),
+    };
+    copied.map_err(|e| Failure::host_io("cannot copy", &source, &e))
+}
+
 impl Guest for Qemu {
     fn name(&self) -> &'static str {
         "qemu"
@@ -88,7 +103,13 @@ impl Guest for Qemu {
 
     fn suspend(&self) -> Result<()> {
         self.forget_memory()?;
-        self.machine.write_state(&self.home.dir)?;
+        let ran = self.machine.stand_still()?;
+        if let Err(error) = self.machine.write_memory(&self.home.dir) {
+            if ran {
+                self.machine.go_on()?;
+            }
+            return Err(error);
+        }
         self.machine.end()
     }
 
@@ -101,7 +122,7 @@ impl Guest for Qemu {
     }
 
     fn pause(&self) -> Result<()> {
-        self.machine.stop()
+        self.machine.stand_still().map(drop)
     }
 
     fn unpause(&self) -> Result<()> {
@@ -114,36 +135,37 @@ impl Guest for Qemu {
     }
 
     fn save(&self, memory: bool, into: &Path) -> Result<()> {
-        if !memory {
-            // There is no disk.
-            return Ok(());
-        }
         if self.machine.process().is_none() {
-            return link_state(&self.home.dir, into);
+            copy_disk(&self.home.dir, into)?;
+            return if memory { link_state(&self.home.dir, into) } else { Ok(()) };
         }
-        match self.machine.write_state(into) {
-            Ok(true) => self.machine.go_on(),
-            Ok(false) => Ok(()),
-            Err(error) => {
-                // It may have been stopped for the attempt, and a guest that stands still for ever is worse than one
-                // that was paused and runs.
-                let _ = self.machine.go_on();
-                Err(error)
-            }
+        if !memory {
+            // As Tools do for a snapshot without memory: what programs have written should be on the disk. A guest that
+            // is paused, or whose Tools are not up, has what it has.
+            let _ = Hand::reach(&self.machine, Duration::from_millis(500)).and_then(|mut hand| hand.sync());
         }
+        let ran = self.machine.stand_still()?;
+        let saved = copy_disk(&self.home.dir, into).and_then(|()| match memory {
+            true => self.machine.write_memory(into),
+            false => Ok(()),
+        });
+        if ran {
+            self.machine.go_on()?;
+        }
+        saved
     }
 
     fn load(&self, from: &Path) -> Result<()> {
         self.power_off()?;
+        copy_disk(from, &self.home.dir)?;
         if from.join("memory").exists() {
             link_state(from, &self.home.dir)?;
         }
         Ok(())
     }
 
-    fn clone_to(&self, _from: &Path, to: &Home, _linked: bool) -> Result<()> {
-        // Without memory there is nothing to a guest but its platform, which a clone's configuration names as well.
-        Qemu { machine: Machine::new(to.clone()), home: to.clone() }.forget_memory()
+    fn clone_to(&self, from: &Path, to: &Home, _linked: bool) -> Result<()> {
+        copy_disk(from, &to.dir)
     }
 
     fn tools_running(&self) -> bool {

@@ -38,6 +38,7 @@ impl Vm {
         }
         snapshot.map(|snapshot| self.check_own(snapshot)).transpose()?;
         let mut vm = self.lock()?;
+        self.finish_revert(&mut vm)?;
         match (vm.power, linked, snapshot) {
             (Power::On | Power::Paused, false, _) | (Power::On | Power::Paused, true, None) => {
                 return Err(Failure::new(error_code::VM_IS_RUNNING, format!("{} is running", self.name)));

@@ -83,13 +83,14 @@ impl Locked<'_> {
         store::write(&self.vm.state_file(), &self.state)
     }
 
-    /// Brings the state in line with what became of the guest, and finishes what a client that died had begun.
+    /// Brings the state in line with what became of the guest. What a client that died has left half-done is put in
+    /// order, but for a revert ([`Vm::finish_revert`]): that can fail for ever, and another revert may be what helps.
     fn recover(&mut self) -> Result<()> {
         let before = self.state.clone();
-        if let Some(id) = self.reverting {
-            // The guest's files may be half of one state and half of another: only the whole revert helps.
+        if self.reverting.is_some() {
+            // The guest's files may be half of one state and half of another: nothing runs on that.
             self.vm.guest.power_off()?;
-            self.vm.load_snapshot(self, id)?;
+            self.power = Power::Off;
         }
         match self.power {
             Power::On | Power::Paused | Power::PoweringOn => {

@@ -19,6 +19,7 @@ impl Vm {
         if vm.power.is_running() {
             return Err(Failure::new(error_code::VM_IS_RUNNING, format!("{} is running", self.name)));
         }
+        self.finish_revert(&mut vm)?;
         self.check_parent(&vm)?;
         let resumed = vm.power == Power::Suspended;
         vm.power = if resumed { Power::Resuming } else { Power::PoweringOn };

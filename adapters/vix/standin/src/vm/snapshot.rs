@@ -143,6 +143,7 @@ impl Vm {
         description: &str,
         memory: bool,
     ) -> Result<u64> {
+        self.finish_revert(vm)?;
         match vm.power {
             // The reference is silent about it, so a client had better not rely on it.
             Power::Paused => {
@@ -209,8 +210,17 @@ impl Vm {
         Ok(Vec::new())
     }
 
+    /// Finishes a revert that was cut off.
+    pub(super) fn finish_revert(&self, vm: &mut Locked<'_>) -> Result<()> {
+        if let Some(id) = vm.reverting {
+            self.load_snapshot(vm, id)?;
+            vm.commit()?;
+        }
+        Ok(())
+    }
+
     /// Loads a snapshot into a guest that is off; afterwards the state must be committed.
-    pub(super) fn load_snapshot(&self, vm: &mut Locked<'_>, id: u64) -> Result<()> {
+    fn load_snapshot(&self, vm: &mut Locked<'_>, id: u64) -> Result<()> {
         let kept = vm.snapshot(id).map(|snapshot| snapshot.power);
         let kept = kept.ok_or_else(|| self.no_snapshot("it has been removed"))?;
         self.guest.load(&self.snapshot_dir(id))?;

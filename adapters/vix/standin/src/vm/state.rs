@@ -21,7 +21,8 @@ pub(crate) struct State {
     pub(crate) next_snapshot: u64,
     /// A snapshot has been taken since the VM was suspended.
     pub(crate) suspension_kept: bool,
-    /// A revert to this snapshot was begun and not finished: its client died. It is finished before anything else.
+    /// A revert to this snapshot was begun and not finished: its client died, or the snapshot is damaged. It must be
+    /// finished, or another one be made, before the guest's files are used.
     pub(crate) reverting: Option<u64>,
     pub(crate) sharing: bool,
     pub(crate) shares: Vec<Share>,

@@ -64,9 +64,22 @@ impl<'a> Hand<'a> {
         Ok(Self { machine, agent, _lock: lock })
     }
 
-    /// Whether it answers.
+    /// Whether it answers, with the guest's disk in place: Tools do not count as running before.
     pub(super) fn answers(machine: &Machine) -> bool {
-        Hand::reach(machine, AT_ONCE).is_ok()
+        Hand::reach(machine, AT_ONCE).and_then(|mut hand| hand.mount_disk()).is_ok()
+    }
+
+    /// Once in a boot.
+    fn mount_disk(&mut self) -> Result<()> {
+        match self.read_note("/run/vix/disk")? {
+            Some(_) => Ok(()),
+            None => self.on("disk", "/dev/vda", &[]).map(drop),
+        }
+    }
+
+    /// Has the guest write to its disk what it keeps in memory for it.
+    pub(super) fn sync(&mut self) -> Result<()> {
+        self.on("sync", "/", &[]).map(drop)
     }
 
     /// What the agent says, with a word about the guest if it says nothing.

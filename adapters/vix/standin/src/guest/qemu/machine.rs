@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   VM's directory/run/   the QEMU's working directory, with its sockets: qmp, agent, files, events
+//!                  disk.qcow2
 //!                  memory the state of a suspended machine, written once and never changed, so that it can be linked
 //!                  kept.json   what it is the state of
 //! ```
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use vmtask_platform::Platform;
 use vmtask_qemu::Image;
-use vmtask_qemu::cmdline::{LAYOUT, Line, Listen, Memory, Start};
+use vmtask_qemu::cmdline::{LAYOUT, Layer, Line, Listen, Memory, Start};
 use vmtask_qemu::host::{Choice, Qemu};
 use vmtask_qemu::process::{ProcessName, spawn_detached};
 use vmtask_qemu::qmp::{Qmp, QmpError};
@@ -43,6 +44,9 @@ pub(super) struct Machine {
     run: PathBuf,
 }
 
+/// The disk's file.
+pub(super) const DISK: &str = "disk.qcow2";
+
 /// What a state in a file belongs to: it is loaded only into the same machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Kept {
@@ -51,6 +55,8 @@ struct Kept {
     /// The platform's, with the machine's size.
     fingerprint: String,
     layout: u32,
+    /// Whether it has a disk.
+    disk: bool,
 }
 
 /// A machine that may be started.
@@ -58,11 +64,14 @@ struct Model {
     qemu: Qemu,
     image: Image,
     cpus: u8,
+    /// In MiB; 0 for none.
+    disk: u32,
 }
 
 impl Model {
     fn kept(&self) -> Kept {
-        Kept { build: self.qemu.build.clone(), fingerprint: self.image.fingerprint.clone(), layout: LAYOUT }
+        let fingerprint = self.image.fingerprint.clone();
+        Kept { build: self.qemu.build.clone(), fingerprint, layout: LAYOUT, disk: self.disk > 0 }
     }
 }
 
@@ -117,7 +126,8 @@ impl Machine {
         let image = Image::of(&platform, memory, cpus);
         let choice = Choice::from_env().map_err(|e| cannot(&e))?;
         let qemu = Qemu::find(choice, None).map_err(|e| cannot(&e))?;
-        Ok(Model { qemu, image, cpus })
+        let disk = self.home.vmx.number("vmtask.disk_mib", 256).clamp(0, 1 << 20).unsigned_abs();
+        Ok(Model { qemu, image, cpus, disk })
     }
 
     fn platform(&self) -> Result<Platform> {
@@ -144,8 +154,30 @@ impl Machine {
     /// Boots.
     pub(super) fn boot(&self) -> Result<()> {
         self.end()?;
-        self.start(&self.model()?, Start::Boot)?;
+        let model = self.model()?;
+        self.make_disk(&model)?;
+        self.start(&model, Start::Boot)?;
         self.with_control(cont)
+    }
+
+    /// An empty disk, unless there is one.
+    fn make_disk(&self, model: &Model) -> Result<()> {
+        let path = self.home.dir.join(DISK);
+        if model.disk == 0 || path.exists() {
+            return Ok(());
+        }
+        let cannot = |why: String| Failure::new(error_code::CANNOT_POWER_ON_VM, format!("cannot make a disk: {why}"));
+        let img = model.qemu.img.as_ref().ok_or_else(|| {
+            cannot("qemu-img is not in PATH; install it (Debian: apt-get install qemu-utils), or set vmtask.disk_mib = \"0\"".into())
+        })?;
+        let part = path.with_extension("part");
+        let mut command = Command::new(img);
+        command.args(["create", "-q", "-f", "qcow2"]).arg(&part).arg(format!("{}M", model.disk));
+        let done = command.stdin(Stdio::null()).output().map_err(|e| cannot(e.to_string()))?;
+        if !done.status.success() {
+            return Err(cannot(String::from_utf8_lossy(&done.stderr).trim().to_owned()));
+        }
+        fs::rename(&part, &path).map_err(|e| Failure::host_io("cannot rename to", &path, &e))
     }
 
     /// Starts QEMU, and waits until it can be talked to. The machine stands still.
@@ -162,7 +194,11 @@ impl Machine {
             cpus: model.cpus,
             memory: Memory::Anonymous,
             start,
-            disk: Vec::new(),
+            // Found from where it works, so that a copy of the VM finds its own.
+            disk: match model.disk {
+                0 => Vec::new(),
+                _ => vec![Layer { node: "disk0".into(), file: Path::new("..").join(DISK) }],
+            },
             sockets: Listen::Named,
         };
         let log = self.home.dir.join("qemu.log");
@@ -198,36 +234,35 @@ impl Machine {
         act(&control.qmp)
     }
 
-    /// Stops the processors.
-    pub(super) fn stop(&self) -> Result<()> {
-        self.with_control(|qmp| call(qmp, "stop", json!({})).map(drop))
-    }
-
     /// Lets them run on.
     pub(super) fn go_on(&self) -> Result<()> {
         self.with_control(cont)
     }
 
-    /// Writes the machine's state to `dir`. The machine stands still afterwards; whether it ran before is returned.
-    pub(super) fn write_state(&self, dir: &Path) -> Result<bool> {
+    /// Stops the processors, which writes everything that is on its way to the disk; whether they ran.
+    pub(super) fn stand_still(&self) -> Result<bool> {
+        self.with_control(|qmp| {
+            let ran = call(qmp, "query-status", json!({}))?.get("running").and_then(Value::as_bool) == Some(true);
+            call(qmp, "stop", json!({})).map(|_| ran)
+        })
+    }
+
+    /// Writes the memory and devices of a machine that stands still to `dir`.
+    pub(super) fn write_memory(&self, dir: &Path) -> Result<()> {
         let kept = self.model()?.kept();
         let part = dir.join("memory.part");
         let io = |e: std::io::Error| Failure::host_io("cannot write", &part, &e);
         let file = File::create(&part).map_err(io)?;
-        let ran = self.with_control(|qmp| {
-            let ran = call(qmp, "query-status", json!({}))?.get("running").and_then(Value::as_bool) == Some(true);
-            call(qmp, "stop", json!({}))?;
+        let written = self.with_control(|qmp| {
             // As fast as the disk takes it: nobody shares a line here.
             call(qmp, "migrate-set-parameters", json!({ "max-bandwidth": 1_u64 << 40 }))?;
             qmp.give_fd("state", file.as_fd(), &Wait::most(PATIENCE)).map_err(|e| qmp_failed(&e))?;
             call(qmp, "migrate", json!({ "uri": "fd:state" }))?;
-            finish(qmp)?;
-            Ok(ran)
+            finish(qmp)
         });
-        let ran = ran.inspect_err(|_| drop(fs::remove_file(&part)))?;
-        fs::rename(&part, dir.join("memory")).map_err(io)?;
+        written.inspect_err(|_| drop(fs::remove_file(&part)))?;
         crate::store::write(&dir.join("kept.json"), &kept)?;
-        Ok(ran)
+        fs::rename(&part, dir.join("memory")).map_err(io)
     }
 
     /// Brings the machine in [`Machine::memory_file`] back, running.

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
+use sha2::{Digest, Sha256};
 use vmtask_vix_abi::error_code;
 
 use super::machine::Machine;
@@ -239,6 +240,36 @@ pub(super) fn copy_tree(from: &Path, to: &Path) -> Result<()> {
         return Ok(());
     }
     copy(from, to, &str::to_owned, &mut |path, e| Failure::host_io("cannot copy", path, e))
+}
+
+/// SHA-256 of a saved state: `world.json`, and every name and every byte below `fs`.
+pub(super) fn sum(saved: &Path) -> Result<String> {
+    let mut hash = Sha256::new();
+    add_to_sum(&mut hash, &saved.join("world.json"))?;
+    add_to_sum(&mut hash, &saved.join("fs"))?;
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn add_to_sum(hash: &mut Sha256, path: &Path) -> Result<()> {
+    let failed = |e: &std::io::Error| Failure::host_io("cannot read", path, e);
+    // Lengths before contents, so that nothing can be shifted from one into the next.
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    hash.update((name.len() as u64).to_le_bytes());
+    hash.update(name.as_bytes());
+    if path.is_dir() {
+        let entries = fs::read_dir(path).map_err(|e| failed(&e))?;
+        let mut entries = entries
+            .map(|entry| entry.map(|e| e.path()))
+            .collect::<std::io::Result<Vec<_>>>()
+            .map_err(|e| failed(&e))?;
+        entries.sort();
+        hash.update((entries.len() as u64).to_le_bytes());
+        return entries.iter().try_for_each(|entry| add_to_sum(hash, entry));
+    }
+    let content = fs::read(path).map_err(|e| failed(&e))?;
+    hash.update((content.len() as u64).to_le_bytes());
+    hash.update(&content);
+    Ok(())
 }
 
 /// Removes a tree; none there is as good.

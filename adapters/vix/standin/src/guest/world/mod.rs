@@ -126,11 +126,18 @@ impl Guest for World {
                 kept.halt();
             }
             files::copy_tree(self.files.root(), &into.join("fs"))?;
-            crate::store::write(&into.join("world.json"), &kept)
+            crate::store::write(&into.join("world.json"), &kept)?;
+            crate::store::write(&into.join("sum.json"), &files::sum(into)?)
         })
     }
 
     fn load(&self, from: &Path) -> Result<()> {
+        // Before anything is lost for it: bits may have changed on disk.
+        let sum: Option<String> = crate::store::read(&from.join("sum.json"))?;
+        if sum != Some(files::sum(from)?) {
+            let why = format!("what {} keeps is damaged", from.display());
+            return Err(Failure::new(error_code::SNAPSHOT_INVAL, why));
+        }
         let kept: Option<Machine> = crate::store::read(&from.join("world.json"))?;
         let mut kept = kept.ok_or_else(|| {
             Failure::new(error_code::SNAPSHOT_INVAL, format!("{} holds no state of a world", from.display()))
