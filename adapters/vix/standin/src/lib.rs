@@ -23,6 +23,8 @@
 //! | `vmtask.guest.user`, `vmtask.guest.password` | who may log in to the guest; without both nobody may |
 //! | `vmtask.tools` | `FALSE`: Tools are not installed |
 //! | `vmtask.world.tools_ms` | how long after a boot a `world`'s Tools answer |
+//! | `vmtask.platform` | the directory of a `qemu`'s platform, from the `.vmx` file's; without it `x86_64-pc-linux-gnu` as `vmtask platform build` leaves it |
+//! | `vmtask.disk_mib` | the size of a `qemu`'s disk, 256 if it is not said; 0: it has none, and keeps no files without its memory |
 //! | `vmtask.encryption.password` | the VM opens only with `VIX_PROPERTY_VM_ENCRYPTION_PASSWORD` |
 //! | `displayName`, `guestOS`, `memsize`, `numvcpus`, `guest.commands.enabled`, `virtualHW.version` | as VMware's |
 //!
@@ -38,6 +40,8 @@
 //! | variable | what it says |
 //! |---|---|
 //! | `VMTASK_STANDIN` | the kind of guest, whatever the `.vmx` file says |
+//! | `VMTASK_STANDIN_PLATFORM` | the directory of a `qemu`'s platform, whatever the `.vmx` file says |
+//! | `VMTASK_ACCEL` | what a `qemu` runs on: `tcg`, `kvm`, `auto` |
 //! | `VMTASK_STANDIN_PRODUCT` | `server1`, `server2`, `workstation`, `player`, `fusion`: the one that is installed; without it each provider is, and Fusion cannot be told from Workstation |
 //! | `VMTASK_STANDIN_DATASTORES` | `standard=/path;other=/path`: what `[standard] dir/x.vmx` means on a server |
 //! | `VMTASK_STANDIN_HOST_USER`, `VMTASK_STANDIN_HOST_PASSWORD` | who may connect to a server; without them, whoever gives a name and a password |

@@ -12,6 +12,7 @@
 //! A machine's memory is kept as QEMU's migration stream, in a file that is written once: snapshots, clones of them and
 //! the suspended VM share it by hard links. Its disk is copied.
 
+mod copying;
 mod hand;
 mod machine;
 

@@ -40,6 +40,9 @@ use tree::Tree;
 /// How long a boot, or the start of a program, may take before it is given up.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How soon Tools that have not answered are asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
 /// Opens a guest.
 pub(super) fn open(home: Home) -> Result<Box<dyn Guest>> {
     let builder = Builder::find().map_err(|why| Failure::new(error_code::NOT_SUPPORTED, why))?;
@@ -361,20 +364,31 @@ impl Guest for Root {
         let tree = self.tree()?;
         check_executable(&tree, program.path)?;
         let request = Path::new(TOOLS_DIR).join("asked").join(fresh_name()?);
-        let failed = |e: std::io::Error| match e.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
-            // Nobody reads the pipe.
-            Some(rustix::io::Errno::NXIO | rustix::io::Errno::NOENT) => {
-                Failure::new(error_code::TOOLS_NOT_RUNNING, "Tools are not running in the guest")
-            }
-            _ => Failure::guest_io("cannot start", program.path, &e),
-        };
+        let failed = |e: std::io::Error| Failure::guest_io("cannot start", program.path, &e);
         tree.make_one(&request).map_err(failed)?;
         tree.write_new(&request.join("run"), self.script(program).as_bytes()).map_err(failed)?;
-        let flags = OFlags::WRONLY | OFlags::NONBLOCK;
-        let pipe = tree.open_file(&Path::new(TOOLS_DIR).join("ask"), flags, Mode::empty()).map_err(failed)?;
-        let name = request.file_name().unwrap_or_default().to_string_lossy();
-        rustix::io::write(&pipe, format!("{name}\n").as_bytes()).map_err(|e| failed(e.into()))?;
-        self.wait_for_pid(&tree, &request.join("pid"), program.path)
+        let until = Instant::now() + PATIENCE;
+        let mut ask_at = Instant::now();
+        loop {
+            if let Some(pid) = tree.read(&request.join("pid")).ok().and_then(|text| text.trim().parse().ok()) {
+                return Ok(pid);
+            }
+            self.running()?;
+            let now = Instant::now();
+            // Tools may have been killed by a program, and are back in a moment.
+            if now >= ask_at {
+                let asked = ask(&tree, &request);
+                if asked.is_err() && now >= until {
+                    return Err(Failure::new(error_code::TOOLS_NOT_RUNNING, "Tools are not running in the guest"));
+                }
+                ask_at = now + ASK_AGAIN;
+            }
+            if now >= until {
+                let why = format!("Tools did not start {} within {} s", program.path, PATIENCE.as_secs());
+                return Err(Failure::in_guest(error_code::PROGRAM_NOT_STARTED, why));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     fn exit_status(&self, pid: u64) -> Result<Option<i32>> {
@@ -428,21 +442,15 @@ impl Root {
         let run = format!("exec env -i {} $sh -c {}", variables.join(" "), quote(&line));
         format!("{shell}\n{run} </dev/null >/dev/null 2>&1\n")
     }
+}
 
-    fn wait_for_pid(&self, tree: &Tree, answer: &Path, program: &str) -> Result<u64> {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            if let Some(pid) = tree.read(answer).ok().and_then(|text| text.trim().parse().ok()) {
-                return Ok(pid);
-            }
-            self.running()?;
-            if Instant::now() > until {
-                let why = format!("Tools did not start {program} within {} s", PATIENCE.as_secs());
-                return Err(Failure::in_guest(error_code::PROGRAM_NOT_STARTED, why));
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
+/// Tells Tools of a request. Nothing comes of telling them twice.
+fn ask(tree: &Tree, request: &Path) -> std::io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK;
+    let pipe = tree.open_file(&Path::new(TOOLS_DIR).join("ask"), flags, Mode::empty())?;
+    let name = request.file_name().unwrap_or_default().to_string_lossy();
+    rustix::io::write(&pipe, format!("{name}\n").as_bytes())?;
+    Ok(())
 }
 
 /// As Tools look: whether it is there first, then whether it may be executed.
@@ -460,7 +468,7 @@ fn quote(word: &str) -> String {
 }
 
 /// A name that nobody else has.
-fn fresh_name() -> Result<String> {
+pub(super) fn fresh_name() -> Result<String> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).map_err(|e| Failure::new(error_code::FAIL, format!("no random numbers: {e}")))?;
     Ok(format!("{:016x}", u64::from_le_bytes(bytes)))

@@ -4,13 +4,11 @@
 //! processes, connects, gets in step, and lets go again. Nothing needs to be remembered between two operations: how
 //! programs end is noted in the guest itself.
 
-use std::fs::{self, File};
-use std::io::{Read, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use vmtask_qemu::agent::{Agent, AgentError, base64, to_base64};
+use vmtask_qemu::agent::{Agent, AgentError, Ended, base64};
 use vmtask_qemu::sockets::Channel;
 use vmtask_qemu::wait::{Stop, Wait};
 use vmtask_vix_abi::error_code;
@@ -20,26 +18,19 @@ use crate::failure::Failure;
 use crate::guest::{FileInfo, Process, Program, Result};
 
 /// What runs in the guest for us.
-const TOOLS: &str = include_str!("tools.sh");
+pub(super) const TOOLS: &str = include_str!("tools.sh");
 /// How long the agent may take for one answer, in a guest whose program takes all there is.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 /// How long it may be silent at first: it answers within milliseconds, unless the guest boots.
 const AT_ONCE: Duration = Duration::from_millis(300);
 /// How much of a file goes with one answer.
-const BLOCK: usize = 512 * 1024;
+pub(super) const BLOCK: usize = 512 * 1024;
 
 /// An agent that answers, and nobody else's meanwhile.
 pub(super) struct Hand<'a> {
-    machine: &'a Machine,
-    agent: Agent,
+    pub(super) machine: &'a Machine,
+    pub(super) agent: Agent,
     _lock: crate::store::Lock,
-}
-
-/// What a run of the script came to.
-struct Done {
-    code: u8,
-    stdout: Vec<u8>,
-    stderr: String,
 }
 
 impl<'a> Hand<'a> {
@@ -83,7 +74,7 @@ impl<'a> Hand<'a> {
     }
 
     /// What the agent says, with a word about the guest if it says nothing.
-    fn explain(&self, error: &AgentError, path: &str) -> Failure {
+    pub(super) fn explain(&self, error: &AgentError, path: &str) -> Failure {
         if self.machine.process().is_none() {
             return Failure::new(error_code::VM_NOT_RUNNING, format!("the guest has ended: {error}"));
         }
@@ -96,33 +87,17 @@ impl<'a> Hand<'a> {
         }
     }
 
-    fn call(&mut self, command: &'static str, arguments: Value, path: &str) -> Result<Value> {
+    pub(super) fn call(&mut self, command: &'static str, arguments: Value, path: &str) -> Result<Value> {
         self.agent.call(command, arguments, &Wait::most(PATIENCE)).map_err(|e| self.explain(&e, path))
     }
 
-    fn script(&mut self, subcommand: &str, args: &[&str]) -> Result<Done> {
+    /// Runs a subcommand on a path; what it prints.
+    pub(super) fn on(&mut self, subcommand: &str, path: &str, args: &[&str]) -> Result<Vec<u8>> {
+        check(path)?;
         let mut words = vec!["-c", TOOLS, "vix", subcommand];
         words.extend_from_slice(args);
-        let ended =
-            self.agent.run("/bin/sh", &words, &Wait::most(PATIENCE)).map_err(|e| self.explain(&e, subcommand))?;
-        let stderr = String::from_utf8_lossy(&ended.stderr).trim().to_owned();
-        Ok(Done { code: ended.code.unwrap_or(u8::MAX), stdout: ended.stdout, stderr })
-    }
-
-    /// Runs a subcommand on a path; what it prints.
-    fn on(&mut self, subcommand: &str, path: &str, args: &[&str]) -> Result<Vec<u8>> {
-        check(path)?;
-        let done = self.script(subcommand, args)?;
-        let (code, why) = match done.code {
-            0 => return Ok(done.stdout),
-            4 => (error_code::FILE_NOT_FOUND, "there is no such file"),
-            13 => (error_code::GUEST_USER_PERMISSIONS, "it is not executable"),
-            17 => (error_code::FILE_ALREADY_EXISTS, "it exists"),
-            20 => (error_code::NOT_A_DIRECTORY, "it is not a directory"),
-            21 => (error_code::NOT_A_FILE, "it is a directory, or no regular file"),
-            _ => return Err(in_words(path, &done.stderr)),
-        };
-        Err(Failure::in_guest(code, format!("in the guest, {subcommand} {path}: {why}")))
+        let ended = self.agent.run("/bin/sh", &words, &Wait::most(PATIENCE));
+        answer(subcommand, path, ended.map_err(|e| self.explain(&e, path))?)
     }
 
     pub(super) fn make_directory(&mut self, path: &str) -> Result<()> {
@@ -165,90 +140,7 @@ impl<'a> Hand<'a> {
         Ok(found)
     }
 
-    pub(super) fn copy_in(&mut self, host: &Path, guest: &str) -> Result<()> {
-        let reading = |e: std::io::Error| Failure::host_io("cannot copy into the guest", host, &e);
-        if !fs::metadata(host).map_err(reading)?.is_dir() {
-            return self.copy_file_in(host, guest);
-        }
-        match self.make_directory(guest) {
-            Err(e) if e.code() == error_code::FILE_ALREADY_EXISTS => {}
-            other => other?,
-        }
-        for entry in fs::read_dir(host).map_err(reading)? {
-            let name = entry.map_err(reading)?.file_name();
-            let text = name.to_str().ok_or_else(|| {
-                let why = format!("{}: the name of a file in it is not UTF-8", host.display());
-                Failure::new(error_code::INVALID_UTF8_STRING, why)
-            })?;
-            self.copy_in(&host.join(&name), &format!("{guest}/{text}"))?;
-        }
-        Ok(())
-    }
-
-    fn copy_file_in(&mut self, host: &Path, guest: &str) -> Result<()> {
-        let reading = |e: std::io::Error| Failure::host_io("cannot copy into the guest", host, &e);
-        let mut file = File::open(host).map_err(reading)?;
-        self.on("empty", guest, &[guest])?;
-        let handle = self.call("guest-file-open", json!({ "path": guest, "mode": "w" }), guest)?;
-        let mut block = vec![0; BLOCK];
-        let mut send = || loop {
-            let got = file.read(&mut block).map_err(reading)?;
-            let mut rest = &block[..got];
-            if rest.is_empty() {
-                return Ok(());
-            }
-            while !rest.is_empty() {
-                let asked = json!({ "handle": handle, "buf-b64": to_base64(rest) });
-                let answer = self.call("guest-file-write", asked, guest)?;
-                let count = answer.get("count").and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
-                let count =
-                    count.filter(|n| (1..=rest.len()).contains(n)).ok_or_else(|| nonsense("guest-file-write"))?;
-                rest = &rest[count..];
-            }
-        };
-        let sent = send();
-        // A full disk may show only now.
-        let closed = self.call("guest-file-close", json!({ "handle": handle }), guest);
-        sent.and(closed.map(drop))
-    }
-
-    pub(super) fn copy_out(&mut self, guest: &str, host: &Path) -> Result<()> {
-        if !self.info(guest)?.directory {
-            return self.copy_file_out(guest, host);
-        }
-        fs::create_dir_all(host).map_err(|e| Failure::host_io("cannot make", host, &e))?;
-        for file in self.list(guest)? {
-            // What a guest calls its files must not lead anywhere.
-            if file.name.contains('/') || file.name == ".." {
-                return Err(nonsense("list"));
-            }
-            // Links to directories are left out: two that lead upwards would make a tree without end.
-            if !(file.symlink && file.directory) {
-                self.copy_out(&format!("{guest}/{}", file.name), &host.join(&file.name))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn copy_file_out(&mut self, guest: &str, host: &Path) -> Result<()> {
-        let writing = |e: std::io::Error| Failure::host_io("cannot write", host, &e);
-        let handle = self.call("guest-file-open", json!({ "path": guest, "mode": "r" }), guest)?;
-        let mut receive = || {
-            let mut file = File::create(host).map_err(writing)?;
-            loop {
-                let (bytes, end) = self.read_block(&handle, guest)?;
-                file.write_all(&bytes).map_err(writing)?;
-                if end {
-                    return Ok(());
-                }
-            }
-        };
-        let received = receive();
-        let closed = self.call("guest-file-close", json!({ "handle": handle }), guest);
-        received.and(closed.map(drop))
-    }
-
-    fn read_block(&mut self, handle: &Value, path: &str) -> Result<(Vec<u8>, bool)> {
+    pub(super) fn read_block(&mut self, handle: &Value, path: &str) -> Result<(Vec<u8>, bool)> {
         let answer = self.call("guest-file-read", json!({ "handle": handle, "count": BLOCK }), path)?;
         let bytes = answer.get("buf-b64").and_then(Value::as_str).and_then(base64);
         let bytes = bytes.ok_or_else(|| nonsense("guest-file-read"))?;
@@ -290,8 +182,11 @@ impl<'a> Hand<'a> {
         }
         // While its supervisor lives there will be an answer; one that was killed leaves none.
         let supervisor = self.read_note(&format!("/run/vix/started/{pid}"))?.ok_or_else(gone)?;
-        if self.read_note(&format!("/proc/{supervisor}/stat"))?.is_some() {
-            return Ok(None);
+        match self.read_note(&format!("/proc/{supervisor}/stat")) {
+            Ok(Some(_)) => return Ok(None),
+            // It ended between the opening and the reading.
+            Err(e) if e.code() == error_code::NO_SUCH_PROCESS => {}
+            other => drop(other?),
         }
         let status = self.read_note(&ended)?.ok_or_else(gone)?;
         status.parse().map(Some).map_err(|_| nonsense("exit status"))
@@ -303,14 +198,7 @@ impl<'a> Hand<'a> {
     }
 
     pub(super) fn kill(&mut self, pid: u64) -> Result<()> {
-        let done = self.script("kill", &[&pid.to_string()])?;
-        if done.code == 0 {
-            return Ok(());
-        }
-        Err(Failure::in_guest(
-            error_code::NO_SUCH_PROCESS,
-            format!("there is no process {pid} in the guest: {}", done.stderr),
-        ))
+        self.on("kill", "/proc", &[&pid.to_string()]).map(drop)
     }
 
     /// What time has passed by: the clock, and the random numbers, which another machine may have from the same state.
@@ -325,6 +213,22 @@ impl<'a> Hand<'a> {
     }
 }
 
+/// What an ended run of the script says.
+pub(super) fn answer(subcommand: &str, path: &str, ended: Ended) -> Result<Vec<u8>> {
+    let (code, why) = match ended.code {
+        Some(0) => return Ok(ended.stdout),
+        Some(4) => (error_code::FILE_NOT_FOUND, "there is no such file"),
+        Some(13) => (error_code::GUEST_USER_PERMISSIONS, "it is not executable"),
+        Some(17) => (error_code::FILE_ALREADY_EXISTS, "it exists"),
+        Some(20) => (error_code::NOT_A_DIRECTORY, "it is not a directory"),
+        Some(21) => (error_code::NOT_A_FILE, "it is a directory, or no regular file"),
+        Some(22) => (error_code::FAIL, "the port for files cannot be opened"),
+        Some(23) => (error_code::FAIL, "the transfer was cut off"),
+        _ => return Err(in_words(path, String::from_utf8_lossy(&ended.stderr).trim())),
+    };
+    Err(Failure::in_guest(code, format!("in the guest, {subcommand} {path}: {why}")))
+}
+
 fn check(path: &str) -> Result<()> {
     if path.starts_with('/') && !path.contains('\0') {
         return Ok(());
@@ -333,7 +237,7 @@ fn check(path: &str) -> Result<()> {
     Err(Failure::in_guest(error_code::FILE_NAME_INVALID, why))
 }
 
-fn nonsense(what: &str) -> Failure {
+pub(super) fn nonsense(what: &str) -> Failure {
     Failure::in_guest(error_code::FAIL, format!("the guest's answer to {what} makes no sense"))
 }
 
@@ -341,6 +245,7 @@ fn nonsense(what: &str) -> Failure {
 fn in_words(path: &str, words: &str) -> Failure {
     let code = [
         ("No such file or directory", error_code::FILE_NOT_FOUND),
+        ("No such process", error_code::NO_SUCH_PROCESS),
         ("Permission denied", error_code::FILE_ACCESS_ERROR),
         ("File exists", error_code::FILE_ALREADY_EXISTS),
         ("No space left on device", error_code::DISK_FULL),
@@ -366,35 +271,34 @@ fn describe(line: &str, name: String) -> Option<FileInfo> {
     Some(FileInfo { name, size: if directory { 0 } else { size }, modified, directory, symlink })
 }
 
-/// Pairs of lines, `/proc/PID/stat` and the command line; at last `up SECONDS IDLE NOW`.
+/// For each process the line of `/proc/PID/stat`, its command line, and a mark; at last `up SECONDS IDLE NOW`.
 fn parse_processes(text: &str) -> Option<Vec<Process>> {
     /// What the kernel counts start times in, for every program.
     const TICKS: i64 = 100;
-    let (pairs, last) = text.trim_end().rsplit_once("up ")?;
-    let mut last = last.split_ascii_whitespace();
-    let up: f64 = last.next()?.parse().ok()?;
-    let now: i64 = last.nth(1)?.parse().ok()?;
-    let booted = now - up as i64;
-    let mut found = Vec::new();
-    let mut lines = pairs.lines();
-    while let Some(stat) = lines.next() {
-        let line = lines.next().unwrap_or_default().replace('\0', " ");
-        // A process that ended meanwhile leaves an empty line.
-        let Some((pid, rest)) = stat.split_once(" (") else { continue };
+    let mut records: Vec<&str> = text.split("\n\u{1}\n").collect();
+    let mut up = records.pop()?.trim().strip_prefix("up ")?.split_ascii_whitespace();
+    let seconds: f64 = up.next()?.parse().ok()?;
+    let now: i64 = up.nth(1)?.parse().ok()?;
+    let booted = now - seconds as i64;
+    let process = |record: &&str| {
+        let (stat, line) = record.split_once('\n')?;
+        let (pid, rest) = stat.split_once(" (")?;
         let (name, fields) = rest.rsplit_once(") ")?;
         let mut fields = fields.split(' ');
         if matches!(fields.next()?, "Z" | "X") {
-            continue;
+            return None;
         }
         let ticks: i64 = fields.nth(18)?.parse().ok()?;
+        let line = line.replace('\0', " ");
         let line = line.trim_end();
-        found.push(Process {
+        Some(Process {
             pid: pid.parse().ok()?,
             owner: "root".to_owned(),
             command: if line.is_empty() { name.to_owned() } else { line.to_owned() },
             started: booted + ticks / TICKS,
-        });
-    }
+        })
+    };
+    let mut found: Vec<Process> = records.iter().filter_map(process).collect();
     found.sort_by_key(|process| process.pid);
     Some(found)
 }
@@ -409,11 +313,12 @@ mod tests {
     fn processes_are_read_whatever_they_are_called() {
         let fields = "0 0 0 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 250 0 0";
         let text = format!(
-            "1 (init) S {fields}\n/bin/sh\0/init\0\n7 (a ) b) R {fields}\n\n9 (gone) Z {fields}\n\n\nup 10.50 9.00 1000\n"
+            "1 (init) S {fields}\n/bin/sh\0/init\0a\nb\0\n\u{1}\n7 (a ) b) R {fields}\n\n\u{1}\n9 (gone) Z {fields}\n\n\u{1}\n\
+             up 10.50 9.00 1000\n"
         );
         let found = parse_processes(&text).unwrap();
         let seen: Vec<_> = found.iter().map(|p| (p.pid, p.command.as_str(), p.started)).collect();
-        assert_eq!(seen, [(1, "/bin/sh /init", 992), (7, "a ) b", 992)]);
+        assert_eq!(seen, [(1, "/bin/sh /init a\nb", 992), (7, "a ) b", 992)]);
         assert_eq!(parse_processes("nothing"), None);
     }
 

@@ -118,8 +118,8 @@ impl Builder {
     /// Whether a root can be built, with the programs in it that Tools need.
     pub(super) fn check(&self) -> std::result::Result<(), String> {
         let failed = |e: &dyn std::fmt::Display| format!("{}: {e}", self.program().display());
-        let dir =
-            std::env::temp_dir().join(format!("vmtask-standin-{}-{}", std::process::id(), crate::store::now_ms()));
+        let name = super::fresh_name().map_err(|e| failed(&e))?;
+        let dir = std::env::temp_dir().join(format!("vmtask-standin-{name}"));
         let place = Place { root: &dir.join("root"), dir: &dir };
         let result = fs::DirBuilder::new().mode(0o700).create(&dir).map_err(|e| failed(&e)).and_then(|()| {
             place.prepare(&User::new("user"), "none").map_err(|e| failed(&e))?;

@@ -28,6 +28,8 @@ serve)
 	# Both ends are ours, so the pipe never ends.
 	exec 3<>"$run/ask"
 	while read -r number <&3; do
+		# Asked again until it is answered: what lies in the pipe is lost with whoever was to read it.
+		mkdir "$run/asked/$number/taken" 2>/dev/null || continue
 		# Twice, since only a group's leader forks; and no `&`, under which a shell has SIGINT and SIGQUIT ignored for good.
 		setsid setsid /bin/sh "$0" supervise "$number" 3<&-
 	done
