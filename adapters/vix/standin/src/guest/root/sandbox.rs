@@ -164,6 +164,10 @@ impl Builder {
 fn bwrap(command: &mut Command, place: &Place<'_>, user: &User, mounts: &[Mount]) {
     command.args(["--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]);
     command.args(["--unshare-cgroup-try", "--hostname", "guest", "--new-session", "--as-pid-1"]);
+    // A user namespace of its own would let a guest mount what belongs to the host's root: cgroups, say.
+    if can_disable_namespaces(Path::new(command.get_program())) {
+        command.arg("--disable-userns");
+    }
     command.args(["--uid", &user.id.to_string(), "--gid", &user.id.to_string(), "--cap-drop", "ALL"]);
     command.arg("--bind").arg(place.root).arg("/");
     for mount in mounts {
@@ -175,6 +179,15 @@ fn bwrap(command: &mut Command, place: &Place<'_>, user: &User, mounts: &[Mount]
         };
     }
     command.args(["--chdir", "/", "--", "/bin/sh"]);
+}
+
+/// Whether this bubblewrap is 0.8 or younger. Older ones do not know the option, and the rest holds with them too.
+fn can_disable_namespaces(program: &Path) -> bool {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    *KNOWN.get_or_init(|| {
+        let help = Command::new(program).arg("--help").stdin(Stdio::null()).output();
+        help.is_ok_and(|help| String::from_utf8_lossy(&help.stdout).contains("--disable-userns"))
+    })
 }
 
 /// The same with util-linux. A user namespace within a user namespace: what the outer one's root has mounted, the inner
@@ -201,6 +214,8 @@ fn unshare(command: &mut Command, place: &Place<'_>, user: &User, mounts: &[Moun
         };
     }
     script += "hostname guest 2>/dev/null || :\nchown 0:0 ./run 2>/dev/null || :\n";
+    // The limit of this namespace alone, which the computer's own is above: one more, made below, and none in the guest.
+    script += "echo 1 >/proc/sys/user/max_user_namespaces\n";
     script += "pivot_root . .\numount -l .\ncd /\n";
     script += &format!("exec setsid unshare --user --map-user={0} --map-group={0} /bin/sh \"$@\"\n", user.id);
     command.args(["--user", "--map-root-user", "--mount", "--pid", "--fork", "--net", "--ipc", "--uts", "--cgroup"]);

@@ -204,6 +204,7 @@ fn nothing_outside_can_be_seen_or_changed(#[values(BWRAP, UNSHARE)] builder: &st
     assert_eq!(vm.said("tail -n +3 /proc/net/dev | grep -v '^ *lo:'"), "");
     assert_eq!(vm.said("grep -E 'Cap(Prm|Eff|Inh|Amb)' /proc/self/status | grep -v 0000000000000000"), "");
     assert_eq!(vm.said("id -un"), "ada\n");
+    assert_ne!(vm.sh("unshare --user true"), 0, "in a user namespace of its own a program could mount what it likes");
     // Descriptors of the client do not get in.
     let inherited = fs::File::open(vm.dir.path()).unwrap();
     rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty()).unwrap();
