@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::fault::{Fault, during};
 use crate::guest::{Guest, GuestError, State, exit};
 use crate::home::{self, BASELINE, Origin, tree_fault};
+use crate::host::Host;
 use crate::live::{Live, Work};
 use crate::machine::{PowerState, Vm};
 use crate::snapshot::Snapshot;
@@ -182,16 +183,16 @@ impl VixVm {
     }
 
     /// The task's VM, made from the platform's and known to the product.
-    fn make_anew(&self, host: &crate::host::Host, wait: &Wait<'_>) -> Result<Vm, PortError> {
+    fn make_anew(&self, host: &Host, wait: &Wait<'_>) -> Result<Vm, PortError> {
         self.close_vm();
         let vmx = &self.home.vmx;
-        host.unregister(vmx, wait).map_err(during(format!("unregistering {vmx}")))?;
+        forget(host, vmx, wait).map_err(during(format!("unregistering {vmx}")))?;
         home::make(&self.setup, &self.home, host, wait)?;
         host.register(vmx, wait).map_err(during(format!("registering {vmx}")))?;
         self.vm(wait)
     }
 
-    fn revert_to_baseline(&self, host: &crate::host::Host, wait: &Wait<'_>) -> Result<PowerState, PortError> {
+    fn revert_to_baseline(&self, host: &Host, wait: &Wait<'_>) -> Result<PowerState, PortError> {
         let what = "reverting to the baseline";
         if !self.is_made() {
             let vm = self.make_anew(host, wait)?;
@@ -231,12 +232,7 @@ impl VixVm {
         self.steady_state(&vm, wait)
     }
 
-    fn restore(
-        &self,
-        host: &crate::host::Host,
-        generation: Generation,
-        wait: &Wait<'_>,
-    ) -> Result<PowerState, PortError> {
+    fn restore(&self, host: &Host, generation: Generation, wait: &Wait<'_>) -> Result<PowerState, PortError> {
         let what = format!("restoring checkpoint {generation}");
         let manifest = self.store.open(generation, &Machine::of(&self.setup)).map_err(during(&what))?;
         match manifest.content {
@@ -252,7 +248,7 @@ impl VixVm {
                 };
                 let vmx = &self.home.vmx;
                 self.close_vm();
-                host.unregister(vmx, wait).map_err(during(&what))?;
+                forget(host, vmx, wait).map_err(during(&what))?;
                 tree::restore(&self.store.copy(generation), &entries, dir, &|| wait.tick().is_ok())
                     .map_err(|error| tree_fault(&what, &error, wait))?;
                 host.register(vmx, wait).map_err(during(&what))?;
@@ -480,7 +476,7 @@ impl VixVm {
             }
             self.close_vm();
             let vmx = &self.home.vmx;
-            host.unregister(vmx, &wait).map_err(during(format!("unregistering {vmx}")))?;
+            forget(&host, vmx, &wait).map_err(during(format!("unregistering {vmx}")))?;
         }
         self.disconnect();
         let gone = match keep {
@@ -546,6 +542,21 @@ pub(crate) fn session(
     Ok(())
 }
 
+/// Takes a VM, which is off, out of the inventory. An inventory may still take one for running whose guest has ended by
+/// itself; telling it to power off puts that right.
+fn forget(host: &Host, vmx: &str, wait: &Wait<'_>) -> Result<(), Error> {
+    match host.unregister(vmx, wait) {
+        Err(error) if error.is(error_code::VM_IS_RUNNING) => {
+            match host.open(vmx, wait)?.power_off(wait) {
+                Err(error) if error.is(error_code::VM_NOT_RUNNING) => {}
+                told => told?,
+            }
+            host.unregister(vmx, wait)
+        }
+        forgotten => forgotten,
+    }
+}
+
 /// Why a guest could not be held.
 enum HoldError {
     Vix(Error),
@@ -600,19 +611,28 @@ fn remove_named(vm: &Vm, name: &str, wait: &Wait<'_>) -> Result<(), Error> {
 
 /// A checkpoint that does not come back: whether it is the checkpoint's fault.
 fn unusable(error: &Error, what: &str) -> PortError {
+    // What has nothing to do with it: the host, or somebody else who uses the VM.
+    const PASSING: [u16; 12] = [
+        error_code::OUT_OF_MEMORY,
+        error_code::OBJECT_IS_BUSY,
+        error_code::CANCELLED,
+        error_code::FILE_ALREADY_LOCKED,
+        error_code::HOST_NOT_CONNECTED,
+        error_code::VM_IS_RUNNING,
+        error_code::OPERATION_ALREADY_IN_PROGRESS,
+        error_code::INVALID_HANDLE,
+        error_code::TOO_MANY_HANDLES,
+        error_code::VM_INSUFFICIENT_HOST_MEMORY,
+        error_code::SNAPSHOT_LOCKED,
+        error_code::SNAPSHOT_DISKLOCKED,
+    ];
     let mut fault = error.during(what);
-    let to_blame = match error.code() {
-        Some(code) => {
-            matches!(
-                code,
-                error_code::FAIL | error_code::FILE_ERROR | error_code::INCORRECT_FILE_TYPE | error_code::FILE_NOT_FOUND
-                    | 13_000..14_000 | 16_000..17_000
-            ) && code != error_code::SNAPSHOT_LOCKED
-                && code != error_code::SNAPSHOT_DISKLOCKED
-        }
-        None => false,
+    let says_no = match (error.code(), fault.fault.kind) {
+        (Some(error_code::FAIL), _) => true,
+        (Some(code), FaultKind::Refused) => !PASSING.contains(&code),
+        _ => false,
     };
-    if to_blame && fault.fault.kind != FaultKind::NotFound {
+    if says_no {
         // It was written once and does not change: it will not load the next time either.
         fault.fault.kind = FaultKind::Fatal;
     }

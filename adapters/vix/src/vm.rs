@@ -414,16 +414,11 @@ fn names(functions: &[Function]) -> String {
 pub(crate) fn power_off(vm: &Vm, wait: &Wait<'_>) -> Result<(), PortError> {
     let what = format!("powering off {}", vm.path());
     loop {
-        let state = match vm.power_state() {
-            Err(error) if is_gone(&error) => return Ok(()),
-            state => state.map_err(during(&what))?,
-        };
-        if (state.is_off() || state.is_suspended()) && !state.is_changing() {
-            return Ok(());
-        }
-        match vm.power_off(wait) {
-            // It takes until its state says so.
+        // Told even if it seems to be off: a product may still hold a VM whose guest has ended by itself.
+        let told = vm.power_off(wait);
+        match told {
             Ok(()) => {}
+            Err(error) if is_gone(&error) => return Ok(()),
             // It has just gone by itself, or is about to change its state.
             Err(error)
                 if error.is(error_code::VM_NOT_RUNNING)
@@ -431,7 +426,12 @@ pub(crate) fn power_off(vm: &Vm, wait: &Wait<'_>) -> Result<(), PortError> {
                     || error.is(error_code::OPERATION_ALREADY_IN_PROGRESS) => {}
             Err(error) => return Err(error.during(&what)),
         }
-        if vm.power_state().is_ok_and(|state| state.is_off()) {
+        // It takes until its state says so.
+        let state = match vm.power_state() {
+            Err(error) if is_gone(&error) => return Ok(()),
+            state => state.map_err(during(&what))?,
+        };
+        if (state.is_off() || state.is_suspended()) && !state.is_changing() {
             return Ok(());
         }
         wait.sleep(Duration::from_millis(100)).map_err(|stop: Stop| stop.during(&what))?;

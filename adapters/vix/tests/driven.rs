@@ -7,12 +7,20 @@ mod common;
 use std::sync::Arc;
 
 use vmtask_core::{CheckpointSpec, ExitStatus, Outcome, Policy, Span, TaskSpec};
+#[cfg(target_os = "linux")]
+use vmtask_core::{Phase, Report};
 use vmtask_driver::{Ended, JournalFile, News, RealStorage, Setup as Driver, TaskId};
 use vmtask_vix::VixVm;
 
+#[cfg(target_os = "linux")]
+use common::in_acts;
 use common::{PROFILES, Stage, on_standin};
 
 fn drive(stage: &Stage, spec: &TaskSpec) -> Ended {
+    drive_and(stage, spec, &mut |news| eprintln!("{news:?}"))
+}
+
+fn drive_and(stage: &Stage, spec: &TaskSpec, observe: &mut dyn FnMut(&News<'_>)) -> Ended {
     let vm = VixVm::new(stage.setup(spec.clone())).unwrap();
     let (journal, loaded) = JournalFile::open(Arc::new(RealStorage), &stage.task_dir(), TaskId::new("story")).unwrap();
     let driver = Driver::new(Arc::new(vm), spec, Box::new(journal))
@@ -20,7 +28,7 @@ fn drive(stage: &Stage, spec: &TaskSpec) -> Ended {
         .with_policy(Policy::default())
         .build()
         .unwrap();
-    driver.run(&mut |news: &News<'_>| eprintln!("{news:?}")).unwrap()
+    driver.run(&mut |news: &News<'_>| observe(news)).unwrap()
 }
 
 /// In a simulated guest, which every operating system has.
@@ -62,6 +70,36 @@ fn a_task_runs_to_its_end_on_every_product() {
             assert_eq!(stage.result("stdout.txt"), "said\n");
             assert_eq!(stage.remains(), Vec::<std::path::PathBuf>::new());
         });
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_virtual_machine_outlives_its_manager_and_the_next_one_goes_on_with_it() {
+    const SCRIPT: &str = "#!/bin/sh\ncat /proc/sys/kernel/random/uuid >result\nsleep 4\necho done >>result\n";
+    let name = "a_virtual_machine_outlives_its_manager_and_the_next_one_goes_on_with_it";
+    let dies: fn(&Stage) = |stage| {
+        let spec = stage.script_task(SCRIPT, b"");
+        let _ = drive_and(stage, &spec, &mut |news| {
+            if matches!(news, News::Report(Report::Phase(Phase::Running))) {
+                std::process::exit(0);
+            }
+        });
+        panic!("the program is over already");
+    };
+    let goes_on: fn(&Stage) = |stage| {
+        let spec = stage.script_task(SCRIPT, b"");
+        let mut launches = 0;
+        let ended = drive_and(stage, &spec, &mut |news| {
+            launches += usize::from(matches!(news, News::Report(Report::Phase(Phase::Launching))));
+        });
+        assert_eq!(ended.outcome, Outcome::Completed { exit: ExitStatus::Code(0) }, "{}", ended.summary());
+        assert_eq!(launches, 0, "it went on");
+        assert_eq!(ended.counters.losses, 0);
+        assert!(stage.result("result").ends_with("done\n"));
+    };
+    for profile in PROFILES {
+        in_acts(name, profile, "root", "", &[dies, goes_on]);
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use vmtask_vix::abi::{Function, error_code, handle_type, property, shared_folder, tools_state};
 use vmtask_vix::{CloneKind, Host, Library, SharedFolder, Vm, Wait};
 
-use common::{PROFILES, Profile, Stage, account, on_standin, on_standin_leaving, patience};
+use common::{PROFILES, Profile, Stage, account, on_standin, patience};
 
 fn connect(stage: &Stage) -> Host {
     Library::load(&common::library()).unwrap().connect(&stage.connection(), &patience()).unwrap()
@@ -230,8 +230,7 @@ fn a_stale_product_table_is_told_with_the_way_out() {
 fn a_job_that_hangs_is_given_up_in_time() {
     const FAULT: &str = "VixVM_Suspend hang\n";
     let name = "a_job_that_hangs_is_given_up_in_time";
-    // The reference that the library holds for the callback that has not come.
-    on_standin_leaving(1, name, PROFILES[0], "world", FAULT, |stage| {
+    on_standin(name, PROFILES[0], "world", FAULT, |stage| {
         let vm = open(stage);
         vm.power_on(&patience()).unwrap();
         let error = vm.suspend(&Wait::most(Duration::from_millis(100))).unwrap_err().to_string();

@@ -82,6 +82,8 @@ fn a_product_that_cannot_be_reached_is_told_before_anything_is_touched() {
 #[rstest]
 #[case(FaultKind::Fatal, 13009)]
 #[case(FaultKind::Fatal, 16006)]
+#[case(FaultKind::Fatal, 6004)]
+#[case(FaultKind::Fatal, 1)]
 #[case(FaultKind::NotFound, 13003)]
 #[case(FaultKind::Refused, 13010)]
 #[case(FaultKind::Refused, 5)]

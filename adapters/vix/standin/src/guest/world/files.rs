@@ -246,7 +246,11 @@ pub(super) fn copy_tree(from: &Path, to: &Path) -> Result<()> {
 pub(super) fn sum(saved: &Path) -> Result<String> {
     let mut hash = Sha256::new();
     add_to_sum(&mut hash, &saved.join("world.json"))?;
-    add_to_sum(&mut hash, &saved.join("fs"))?;
+    // A world that has never been powered on has no files.
+    let files = saved.join("fs");
+    if files.is_dir() {
+        add_to_sum(&mut hash, &files)?;
+    }
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
