@@ -103,6 +103,8 @@ pub struct System {
     mark: Mark,
     phase: Phase,
     phase_since: u64,
+    /// [`Scenario::interval`].
+    interval: Option<u64>,
 }
 
 /// An answer to a command.
@@ -207,6 +209,7 @@ impl System {
             mark: Mark::Start,
             phase: Phase::Created,
             phase_since: 0,
+            interval: scenario.interval,
         }
     }
 
@@ -390,6 +393,13 @@ impl System {
         }
         self.phase = phase;
         self.spy.says(phase);
+    }
+
+    /// In how many milliseconds a task that runs, and does nothing else, must have begun a checkpoint: the interval,
+    /// and a tick to spare, after it began to. `None` if it takes none, or if nobody can trust the clock.
+    pub(crate) fn checkpoint_overdue_in(&self) -> Option<u64> {
+        let interval = self.interval.filter(|_| self.phase == Phase::Running && !self.spy.clock_jumped)?;
+        Some((self.phase_since + interval + 2 * TICK).saturating_sub(self.now))
     }
 
     /// Whether the VM runs although nobody should want it to.

@@ -1,8 +1,6 @@
 //! What happens because somebody wants it, or because fate does: requests, crashes, guests that stop.
 
-use vmtask_core::{
-    Accepted, Boot, CommandId, Event, Input, Instant, JournalSeq, Machine, OpKind, Phase, Reply, Request,
-};
+use vmtask_core::{Boot, CommandId, Event, Input, Instant, JournalSeq, Machine, OpKind, Phase, Reply, Request};
 
 use super::{BEFORE, Budget, System};
 use crate::act::{Act, Director, Mark, Moment, Options, Stale, between_options};
@@ -85,7 +83,7 @@ impl System {
     ) -> Result<(), Violation> {
         let verdict = self.tell_machine(scenario, director, Input::Request(request))?;
         let over = self.machine.phase() == Phase::Ended;
-        self.spy.requested(self.now, request, verdict == Some(Accepted::Applied), over)
+        self.spy.requested(self.now, request, verdict, over)
     }
 
     pub(super) fn lose_power(&mut self, scenario: &Scenario, director: &mut impl Director) -> Result<(), Violation> {
