@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use vmtask_driver::Credentials;
-use vmtask_vix_abi::{Function, Handle, INVALID_HANDLE, Product, find, property, vm_open};
+use vmtask_vix_abi::{Function, Handle, INVALID_HANDLE, Product, error_code, find, property, vm_open};
 
 use crate::api::{Call, Hidden, Value, Vix};
 use crate::error::Error;
@@ -165,13 +165,18 @@ impl Host {
     /// `VIX_E_VM_NOT_FOUND` or `VIX_E_FILE_NOT_FOUND` if there is none.
     pub fn open(&self, vmx: &str, wait: &Wait<'_>) -> Result<Vm, Error> {
         let host = self.0.raw;
-        let call = if self.product().has(Function::HostOpenVm) {
-            Call::HostOpen { host, vmx, options: vm_open::NORMAL, properties: INVALID_HANDLE }
+        let newer = Call::HostOpen { host, vmx, options: vm_open::NORMAL, properties: INVALID_HANDLE };
+        let older = Call::Open { host, vmx };
+        let opened = if self.product().has(Function::HostOpenVm) {
+            match self.run(&newer, vmx, wait) {
+                // A product that should have it, through a library that is older than VIX 1.8.
+                Err(error) if error.is(error_code::NOT_SUPPORTED) => self.run(&older, vmx, wait),
+                opened => opened,
+            }
         } else {
-            Call::Open { host, vmx }
+            self.run(&older, vmx, wait)
         };
-        let handle = self.run(&call, vmx, wait)?.handle()?;
-        Ok(Vm::new(self, handle, vmx))
+        Ok(Vm::new(self, opened?.handle()?, vmx))
     }
 
     /// Opens an encrypted VM with its password.

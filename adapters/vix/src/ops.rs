@@ -28,8 +28,8 @@ pub(crate) const SLICE: Duration = Duration::from_millis(400);
 pub(crate) const GUEST: Duration = Duration::from_secs(25);
 /// How long a VM may take to start, to be restored, to be copied; the core's deadlines are above it.
 pub(crate) const LONG: Duration = Duration::from_secs(110);
-/// How long a guest may take to be held or let go.
-const HOLD: Duration = Duration::from_secs(9);
+/// How long a guest's processors may take to be stopped or let go.
+const HOLD: Duration = Duration::from_secs(25);
 /// How long the guest may take to set its clock.
 const CLOCK: Duration = Duration::from_secs(5);
 /// For how long VIX itself waits for Tools before it is asked again: a fence may have to wait for that.
@@ -303,7 +303,7 @@ impl VixVm {
 
     pub(crate) fn pause(&self, live: &Live, token: &EffectToken) -> Result<(), PortError> {
         let what = "pausing the guest";
-        let wait = Wait::command(token, HOLD);
+        let wait = Wait::command(token, self.holding());
         let vm = self.vm(&wait)?;
         // Nothing may be asked of the guest meanwhile.
         let mut work = live.work(&wait).map_err(during(what))?;
@@ -321,6 +321,11 @@ impl VixVm {
         Ok(())
     }
 
+    /// How long holding the guest, or letting it go, may take: to and from a disk, as long as its memory is large.
+    fn holding(&self) -> Duration {
+        if self.is_native() { HOLD } else { LONG }
+    }
+
     fn is_native(&self) -> bool {
         self.setup.connection.product.has(Function::VmPause)
     }
@@ -336,7 +341,7 @@ impl VixVm {
 
     pub(crate) fn unpause(&self, live: &Live, token: &EffectToken) -> Result<(), PortError> {
         let what = "letting the guest run on";
-        let wait = Wait::command(token, GUEST);
+        let wait = Wait::command(token, self.holding());
         let vm = self.vm(&wait)?;
         let mut work = live.work(&wait).map_err(during(what))?;
         let state = self.steady_state(&vm, &wait)?;

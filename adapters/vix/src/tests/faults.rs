@@ -186,3 +186,12 @@ fn nothing_begins_while_an_earlier_job_may_still_act() {
     bench.fake.forget_calls();
     assert_eq!(bench.run(Op::Probe).map(|_| ()), Ok(()));
 }
+
+#[test]
+fn a_library_too_old_for_the_newer_way_to_open_is_asked_in_the_older_one() {
+    let mut bench = Bench::new(Product::Workstation);
+    bench.fake.next(Function::HostOpenVm, Go::Fail(6));
+    bench.fake.next(Function::HostOpenVm, Go::Fail(6));
+    let told = bench.ops(&[Op::Register, Op::Provision(Base::Baseline)]);
+    assert!(told.contains("VixVM_Open(") && told.contains("Provisioned"), "{told}");
+}
