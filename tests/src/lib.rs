@@ -16,16 +16,24 @@
 //!
 //! Whatever starts a real machine runs only with `VMTASK_TEST_REAL=1`; then anything that is missing is a failure.
 //! Without it such a test says that it was skipped. Nothing here opens /dev/kvm: everything is software-emulated.
-#![cfg(target_os = "linux")]
 
+#[cfg(target_os = "linux")]
 pub mod chaos;
 pub mod conformance;
+#[cfg(target_os = "linux")]
 pub mod guest;
+#[cfg(target_os = "linux")]
 pub mod hand;
+#[cfg(target_os = "linux")]
 pub mod ours;
+#[cfg(target_os = "linux")]
 pub mod procs;
+#[cfg(target_os = "linux")]
 pub mod real;
+#[cfg(target_os = "linux")]
 pub mod run;
+#[cfg(target_os = "linux")]
 pub mod seeded;
+#[cfg(target_os = "linux")]
 pub mod stats;
 pub mod wait;

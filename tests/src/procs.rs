@@ -115,6 +115,18 @@ pub fn qemus_of_dir(dir: &Path) -> Vec<Proc> {
     all().filter(|&pid| is_qemu(pid) && mentions(pid)).filter_map(Proc::of).collect()
 }
 
+/// What plays the stand-in's virtual machine in this directory: processes that have a directory in there as their root,
+/// everything that these have started, and emulators.
+#[must_use]
+pub fn of_machine(machine: &Path) -> Vec<Proc> {
+    use std::os::unix::fs::MetadataExt;
+    let identity = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+    let root = identity(&machine.join("vmtask-standin/guest/root"));
+    let lives_there = |pid: u32| root.is_some() && identity(Path::new(&format!("/proc/{pid}/root"))) == root;
+    let rooted = all().filter(|&pid| lives_there(pid)).filter_map(Proc::of);
+    rooted.chain(qemus_of_dir(machine)).collect()
+}
+
 /// Waits until no emulator has to do with this directory: the kernel takes a moment to end a process of 300 MB.
 ///
 /// # Panics

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::procs::{self, Proc};
 use crate::real::{self, Den};
 use crate::wait;
+pub use crate::wait::wall_ms;
 
 /// A task file in the making.
 #[derive(Clone, Debug)]
@@ -169,16 +170,6 @@ impl Said {
     pub fn checkpoint(&self) -> Option<u64> {
         self.line["report"]["checkpoint"]["generation"].as_u64()
     }
-}
-
-/// Milliseconds since 1970.
-///
-/// # Panics
-/// If the computer's clock is before that.
-#[must_use]
-pub fn wall_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
-    i64::try_from(since.as_millis()).expect("a clock before the year 292 million")
 }
 
 #[derive(Debug, Default)]

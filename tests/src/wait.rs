@@ -1,6 +1,6 @@
 //! Waiting for what will happen, with a deadline that only a hang reaches.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Far beyond what anything here takes on a slow, busy computer.
 pub const HANG: Duration = Duration::from_secs(300);
@@ -19,4 +19,14 @@ pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         // Not a guess at how long it takes, only at how often to look.
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Milliseconds since 1970.
+///
+/// # Panics
+/// If the computer's clock is before that.
+#[must_use]
+pub fn wall_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
+    i64::try_from(since.as_millis()).expect("a clock before the year 292 million")
 }

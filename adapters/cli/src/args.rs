@@ -1,5 +1,7 @@
 //! The command line.
 
+pub(crate) mod vix;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -7,6 +9,7 @@ use clap_complete::Shell;
 
 use crate::exit;
 use crate::sys;
+use vix::VixArgs;
 
 /// Runs a Linux program with its files in an identical virtual machine on any computer, checkpoints it, survives being
 /// killed, and hands back the same bits everywhere.
@@ -66,6 +69,10 @@ pub(crate) struct RunArgs {
     /// What goes into DIR/log, as a filter of the `tracing` crate: `info`, `vmtask_qemu=trace`
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub(crate) log: String,
+
+    // Last: its heading would be that of what follows.
+    #[command(flatten)]
+    pub(crate) vix: VixArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -74,6 +81,8 @@ pub(crate) enum HypervisorChoice {
     Auto,
     /// QEMU, with the accelerator that works here
     Qemu,
+    /// A product of VMware's, by VIX
+    Vix,
     /// None: the virtual machine is simulated, and nothing is computed
     Sim,
 }
@@ -162,6 +171,9 @@ fn after_help() -> String {
     format!(
         "Environment:\n    VMTASK_DATA_DIR     where platforms, templates and the list of virtual machines are kept\n    \
          VMTASK_ACCEL        `tcg` forces software emulation\n    \
+         VMTASK_VIX_LIBRARY  the VIX library, or the directory that it is in\n    \
+         VMTASK_VIX_PASSWORD, VMTASK_VIX_HOST_PASSWORD\n                        \
+         the passwords of --vix-user and --vix-host-user\n    \
          VMTASK_SIM_SECONDS  how long a simulated program runs, in seconds [default: 5]\n\n{}",
         exit::table()
     )

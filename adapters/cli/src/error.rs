@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use vmtask_driver::{DriveError, JournalError, RegistryError, ResultError, TaskDirError, TaskFileError};
+use vmtask_driver::{DriveError, JournalError, RegistryError, ResultError, SecretError, TaskDirError, TaskFileError};
 use vmtask_platform::PlatformError;
 
 use crate::exit::Exit;
@@ -14,6 +14,10 @@ use crate::host::apt::AptError;
 pub(crate) enum Error {
     #[error("--log {filter:?} is no filter: {why}; try `info`, `debug`, or `vmtask_qemu=trace,info`")]
     Filter { filter: String, why: String },
+    #[error("{0}")]
+    Usage(String),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     #[error(transparent)]
     TaskFile(#[from] TaskFileError),
     #[error(transparent)]
@@ -58,13 +62,14 @@ impl Error {
 
     pub(crate) const fn exit(&self) -> Exit {
         match self {
-            Self::Filter { .. } => Exit::Usage,
+            Self::Filter { .. } | Self::Usage(_) => Exit::Usage,
             Self::TaskFile(_) => Exit::TaskFile,
             Self::TaskDir(TaskDirError::InUse { .. }) => Exit::Locked,
             Self::TaskDir(TaskDirError::Io { .. } | TaskDirError::NamelessHost | TaskDirError::Random(_))
             | Self::Journal(JournalError::Io { .. } | JournalError::Gone(_))
             | Self::Drive(DriveError::Random(_) | DriveError::Thread(_) | DriveError::Journal { .. })
             | Self::Registry(_)
+            | Self::Secret(_)
             | Self::Result(ResultError::Output { .. } | ResultError::Io { .. } | ResultError::Malformed { .. })
             | Self::Space { .. }
             | Self::Io { .. }

@@ -2,12 +2,15 @@
 //!
 //! ```text
 //!   auto, qemu --> QEMU of this computer + a platform --> qemu::QemuVm, its process in the registry
+//!   vix        --> VMware's library and a product, a prepared virtual machine as the platform --> VixVm
 //!   sim        --> neither                            --> Simulated
 //! ```
 
 #[cfg(target_os = "linux")]
 mod qemu;
+mod registered;
 mod simulated;
+mod vix;
 
 use std::sync::Arc;
 
@@ -15,6 +18,7 @@ use vmtask_core::TaskSpec;
 use vmtask_driver::{Execution, Hypervisor, Platform, TaskDir, TaskFile};
 
 use crate::args::HypervisorChoice;
+use crate::args::vix::VixArgs;
 use crate::doctor::Check;
 use crate::error::Error;
 
@@ -23,6 +27,7 @@ use crate::error::Error;
 pub(crate) enum Kind {
     #[cfg(target_os = "linux")]
     Qemu(Box<qemu::Kind>),
+    Vix(Box<vix::Kind>),
     /// The platform's name; it need not be there.
     Sim(String),
 }
@@ -38,15 +43,21 @@ impl Kind {
     ///
     /// # Errors
     /// If it, or the platform, is not there.
-    pub(crate) fn choose(choice: HypervisorChoice, spec: &TaskSpec) -> Result<Self, Error> {
+    pub(crate) fn choose(choice: HypervisorChoice, vix: &VixArgs, spec: &TaskSpec) -> Result<Self, Error> {
+        if choice != HypervisorChoice::Vix
+            && let Some(flag) = vix.given()
+        {
+            return Err(Error::Usage(format!("{flag} is for --hypervisor vix; add that, or leave {flag} away")));
+        }
         match choice {
+            HypervisorChoice::Vix => Ok(Self::Vix(Box::new(vix::Kind::find(vix, spec)?))),
             HypervisorChoice::Sim => Ok(Self::Sim(spec.platform.clone())),
             #[cfg(target_os = "linux")]
             HypervisorChoice::Auto | HypervisorChoice::Qemu => Ok(Self::Qemu(Box::new(qemu::Kind::find(spec)?))),
             #[cfg(not(target_os = "linux"))]
             HypervisorChoice::Auto | HypervisorChoice::Qemu => Err(Error::Hypervisor(
-                "there is no hypervisor that vmtask can drive on this operating system yet; `--hypervisor sim` shows a \
-                 simulated run"
+                "vmtask cannot drive QEMU on this operating system; use `--hypervisor vix` with a product of VMware's, or \
+                 `--hypervisor sim` to see a simulated run"
                     .into(),
             )),
         }
@@ -57,12 +68,19 @@ impl Kind {
         match self {
             #[cfg(target_os = "linux")]
             Self::Qemu(_) => "qemu",
+            Self::Vix(_) => "vix",
             Self::Sim(_) => "simulated",
         }
     }
 
-    pub(crate) const fn is_simulated(&self) -> bool {
-        matches!(self, Self::Sim(_))
+    /// What is not real about it, if it is not: said in the first and the last line of a run.
+    pub(crate) fn simulated(&self) -> Option<&'static str> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Qemu(_) => None,
+            Self::Vix(kind) => kind.simulated(),
+            Self::Sim(_) => Some("there is no virtual machine and nothing is computed"),
+        }
     }
 
     /// For people.
@@ -70,6 +88,7 @@ impl Kind {
         match self {
             #[cfg(target_os = "linux")]
             Self::Qemu(kind) => kind.describe(),
+            Self::Vix(kind) => kind.describe(),
             Self::Sim(_) => "the simulator".to_owned(),
         }
     }
@@ -79,6 +98,7 @@ impl Kind {
         match self {
             #[cfg(target_os = "linux")]
             Self::Qemu(kind) => kind.platform(),
+            Self::Vix(kind) => kind.platform(),
             Self::Sim(name) => Platform { name: name.clone(), fingerprint: String::new() },
         }
     }
@@ -88,6 +108,7 @@ impl Kind {
         match self {
             #[cfg(target_os = "linux")]
             Self::Qemu(kind) => kind.execution(),
+            Self::Vix(kind) => kind.execution(),
             Self::Sim(_) => {
                 Execution { hypervisor: self.name().to_owned(), simulated: true, accelerator: None, build: None }
             }
@@ -99,6 +120,7 @@ impl Kind {
         match self {
             #[cfg(target_os = "linux")]
             Self::Qemu(kind) => Some(kind.memory()),
+            Self::Vix(kind) => kind.memory(),
             Self::Sim(_) => None,
         }
     }
@@ -111,6 +133,7 @@ impl Kind {
         match self {
             #[cfg(target_os = "linux")]
             Self::Qemu(kind) => kind.make(place),
+            Self::Vix(kind) => kind.make(place),
             Self::Sim(_) => Ok(Arc::new(simulated::Simulated::new(place)?)),
         }
     }
@@ -119,7 +142,9 @@ impl Kind {
 /// What this computer has to run virtual machines with.
 pub(crate) fn examine() -> Vec<Check> {
     #[cfg(target_os = "linux")]
-    return qemu::examine();
+    let mut checks = qemu::examine();
     #[cfg(not(target_os = "linux"))]
-    return vec![Check::missing("hypervisor", "none that vmtask can drive on this operating system", "use Linux")];
+    let mut checks = Vec::new();
+    checks.extend(vix::examine());
+    checks
 }

@@ -24,10 +24,15 @@ fn carry_out(args: &RunArgs) -> Result<u8, Error> {
     if args.setup {
         setup::all(false)?;
     }
-    let wanted =
-        Wanted { task: &args.task, dir: args.dir.as_deref(), hypervisor: args.hypervisor, log: Some(&args.log) };
+    let wanted = Wanted {
+        task: &args.task,
+        dir: args.dir.as_deref(),
+        hypervisor: args.hypervisor,
+        vix: &args.vix,
+        log: Some(&args.log),
+    };
     let mut session = Session::open(&wanted)?;
-    let mut show = Show::new(args.json, session.kind.is_simulated());
+    let mut show = Show::new(args.json, session.kind.simulated());
     if let Some(notice) = session.journal_notice() {
         show.note(notice);
     }
@@ -56,7 +61,7 @@ fn begin(session: &Session, show: &Show) {
         platform: &session.spec().platform,
         fingerprint: &platform.fingerprint,
         hypervisor: &session.kind.describe(),
-        simulated: session.kind.is_simulated(),
+        simulated: session.kind.simulated().is_some(),
         resumes: session.resumes(),
     });
 }

@@ -19,6 +19,7 @@ use vmtask_driver::{
 };
 
 use crate::args::HypervisorChoice;
+use crate::args::vix::VixArgs;
 use crate::error::Error;
 use crate::hypervisor::{Kind, Place};
 use crate::log;
@@ -31,6 +32,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) task: &'a Path,
     pub(crate) dir: Option<&'a Path>,
     pub(crate) hypervisor: HypervisorChoice,
+    /// For VIX.
+    pub(crate) vix: &'a VixArgs,
     /// A filter; none: no log. A process has one log only.
     pub(crate) log: Option<&'a str>,
 }
@@ -54,7 +57,7 @@ impl Session {
         let filter = wanted.log.map(log::filter).transpose()?;
         let file = TaskFile::load(wanted.task)?;
         let inputs = file.check_inputs()?;
-        let kind = Kind::choose(wanted.hypervisor, file.spec())?;
+        let kind = Kind::choose(wanted.hypervisor, wanted.vix, file.spec())?;
         let root = wanted.dir.map_or_else(|| file.default_dir(), Path::to_owned);
         space::check(&root, file.spec(), &kind)?;
         let binding = Binding {

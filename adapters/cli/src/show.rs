@@ -14,8 +14,8 @@ use crate::out;
 /// How a run is shown.
 pub(crate) struct Show {
     how: How,
-    /// Said in the first and in the last line.
-    simulated: bool,
+    /// What is not real, said in the first and in the last line.
+    simulated: Option<&'static str>,
     /// What was said of the journal last.
     journal_error: String,
 }
@@ -92,7 +92,7 @@ pub(crate) fn json_error(error: &crate::error::Error) {
 }
 
 impl Show {
-    pub(crate) fn new(json: bool, simulated: bool) -> Self {
+    pub(crate) fn new(json: bool, simulated: Option<&'static str>) -> Self {
         let how = match (json, out::watched()) {
             (true, _) => How::Json,
             (false, true) => How::Bar(bar()),
@@ -105,9 +105,7 @@ impl Show {
         if let How::Json = self.how {
             return out::json(&Line::Begin { begin });
         }
-        if self.simulated {
-            self.say("vmtask: SIMULATED: no virtual machine is started and nothing is computed");
-        }
+        self.say_simulated();
         let fresh = match begin.resumes {
             Resumes::Fresh => "begins".to_owned(),
             Resumes::FromTheBaseline => "starts over: it was begun before but has no checkpoint".to_owned(),
@@ -221,15 +219,19 @@ impl Show {
         if !matches!(result.outcome.as_str(), "completed" | "stopped") {
             self.say(&format!("vmtask: what happened is in {}", log.display()));
         }
-        if self.simulated {
-            self.say("vmtask: SIMULATED: no virtual machine was started and nothing was computed");
-        }
+        self.say_simulated();
     }
 
     /// Takes the progress bar away, if there still is one.
     pub(crate) fn finish(&self) {
         if let How::Bar(bar) = &self.how {
             bar.finish_and_clear();
+        }
+    }
+
+    fn say_simulated(&self) {
+        if let Some(what) = self.simulated {
+            self.say(&format!("vmtask: SIMULATED: {what}"));
         }
     }
 

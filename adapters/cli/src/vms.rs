@@ -2,7 +2,7 @@
 
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
-use vmtask_driver::{Listing, Presence, ProcessId, Reap, Reaped, Registry};
+use vmtask_driver::{Entry, Listing, Presence, ProcessId, Reap, Reaped, Registry};
 
 use crate::args::VmsArgs;
 use crate::error::Error;
@@ -35,11 +35,18 @@ fn table(listing: &Listing) -> Table {
             entry.task.clone(),
             entry.hypervisor.clone(),
             process(Some(&entry.manager), vm.manager),
-            process(entry.vm.as_ref(), vm.vm),
+            machine(entry, vm.vm),
             entry.dir.display().to_string(),
         ]);
     }
     table
+}
+
+fn machine(entry: &Entry, presence: Presence) -> String {
+    match (&entry.vm, &entry.keeper) {
+        (None, Some(keeper)) => format!("{keeper}'s"),
+        (vm, _) => process(vm.as_ref(), presence),
+    }
 }
 
 fn process(id: Option<&ProcessId>, presence: Presence) -> String {

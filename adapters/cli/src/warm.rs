@@ -7,6 +7,7 @@ use vmtask_core::Outcome;
 use vmtask_driver::News;
 
 use crate::args::HypervisorChoice;
+use crate::args::vix::VixArgs;
 use crate::error::Error;
 use crate::out;
 use crate::session::{Session, Wanted};
@@ -24,7 +25,8 @@ pub(crate) fn up() -> Result<(), Error> {
         );
         fs::write(&task, text).map_err(Error::io("write", &task))?;
         out::note(format_args!("vmtask: starting the virtual machine of {platform} once"));
-        let wanted = Wanted { task: &task, dir: None, hypervisor: HypervisorChoice::Auto, log: None };
+        let wanted =
+            Wanted { task: &task, dir: None, hypervisor: HypervisorChoice::Auto, vix: &VixArgs::default(), log: None };
         let mut session = Session::open(&wanted)?;
         let ended = session.driver(|hypervisor| hypervisor)?.run(&mut |_: &News<'_>| {})?;
         if !matches!(ended.outcome, Outcome::Completed { exit } if exit.is_success()) {

@@ -78,6 +78,9 @@ pub struct Entry {
     pub manager: ProcessId,
     /// Its own process, once it has one.
     pub vm: Option<ProcessId>,
+    /// Who has it while it may run, if it is no process of ours: the product's name, as "VMware Workstation".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keeper: Option<String>,
 }
 
 /// A virtual machine as it is now.
@@ -206,7 +209,7 @@ impl<P: Processes + Clone> Registry<P> {
         let path = self.dir.join(Digest::of(dir.as_os_str().as_encoded_bytes()).short() + ".json");
         let _lock = self.lock()?;
         // A damaged entry of our own directory is ours to replace: its lock is held by our caller.
-        let earlier = read(&path).ok().and_then(|entry| entry.vm);
+        let (earlier, keeper) = read(&path).map_or((None, None), |entry| (entry.vm, entry.keeper));
         let earlier = earlier.filter(|vm| self.presence(vm) != Presence::Gone);
         if let Some(vm) = earlier.as_ref().filter(|_| !new.outlives_manager) {
             return Err(RegistryError::StillRuns { dir, pid: vm.pid });
@@ -227,6 +230,7 @@ impl<P: Processes + Clone> Registry<P> {
                 outlives_manager: new.outlives_manager,
                 manager,
                 vm: earlier,
+                keeper: keeper.filter(|_| new.outlives_manager),
             },
         };
         registration.write()?;
@@ -285,6 +289,17 @@ impl<P: Processes + Clone> Registry<P> {
                 reaped.left.push((entry, why));
                 return;
             }
+            (Presence::Unknown, None) => {
+                // The next manager of its task will adopt it.
+                if which == Reap::All {
+                    let keeper = entry.keeper.as_deref().unwrap_or_default();
+                    let why = format!(
+                        "{keeper} has it: run its task again, or power it off there and remove the task's directory"
+                    );
+                    reaped.left.push((entry, why));
+                }
+                return;
+            }
             _ => {
                 match forget() {
                     Ok(()) => reaped.dropped.push(entry),
@@ -336,7 +351,12 @@ impl<P: Processes + Clone> Registry<P> {
     }
 
     fn presence_of_vm(&self, entry: &Entry) -> Presence {
-        (entry.vm.as_ref()).map_or(Presence::Gone, |vm| self.presence(vm))
+        match &entry.vm {
+            Some(vm) => self.presence(vm),
+            // We cannot ask who has it, but without the task's directory it is nobody's.
+            None if entry.keeper.is_some() && entry.dir.is_dir() => Presence::Unknown,
+            None => Presence::Gone,
+        }
     }
 
     fn lock(&self) -> Result<File, RegistryError> {
@@ -379,12 +399,22 @@ impl<P: Processes + Clone> Registration<P> {
         self.write_locked()
     }
 
+    /// The virtual machine may run from now on, and `keeper` has it. Call it before anything is done with it.
+    ///
+    /// # Errors
+    /// If it could not be written down.
+    pub fn set_keeper(&mut self, keeper: &str) -> Result<(), RegistryError> {
+        self.entry.keeper = Some(keeper.to_owned());
+        self.write_locked()
+    }
+
     /// The virtual machine is off.
     ///
     /// # Errors
     /// If that could not be written down.
     pub fn clear_vm(&mut self) -> Result<(), RegistryError> {
         self.entry.vm = None;
+        self.entry.keeper = None;
         self.write_locked()
     }
 
@@ -403,7 +433,7 @@ impl<P: Processes + Clone> Registration<P> {
 
 impl<P: Processes + Clone> Drop for Registration<P> {
     fn drop(&mut self) {
-        if self.entry.vm.is_some() {
+        if self.entry.vm.is_some() || self.entry.keeper.is_some() {
             return;
         }
         let removed =

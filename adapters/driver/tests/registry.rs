@@ -259,3 +259,33 @@ fn a_real_process_is_killed_and_seen_to_be_gone() {
     assert_eq!(status.code(), Some(1));
     RealProcesses.kill(&process).unwrap();
 }
+
+#[test]
+fn a_vm_that_is_no_process_is_kept_for_its_next_manager_and_forgotten_with_its_task() {
+    let s = setting(Fake::default());
+    let new = NewEntry { outlives_manager: true, ..new_entry(s.task.path()) };
+    let mut registration = s.registry.register(&new).unwrap();
+    registration.set_keeper("VMware Player").unwrap();
+    drop(registration);
+    s.processes.start(me(), 99);
+    let listed = s.registry.list().unwrap().vms;
+    assert_eq!((listed[0].manager, listed[0].vm), (Presence::Gone, Presence::Unknown));
+
+    assert!(s.registry.reap(Reap::Orphans).unwrap().left.is_empty(), "it will be adopted");
+    let reaped = s.registry.reap(Reap::All).unwrap();
+    assert!(reaped.left[0].1.contains("VMware Player has it"), "{reaped:?}");
+    assert_eq!(s.files().len(), 1);
+
+    let mut registration = s.registry.register(&new).unwrap();
+    assert_eq!(registration.entry().keeper.as_deref(), Some("VMware Player"), "it is still there");
+    registration.clear_vm().unwrap();
+    drop(registration);
+    assert!(s.files().is_empty());
+
+    let mut registration = s.registry.register(&new).unwrap();
+    registration.set_keeper("VMware Player").unwrap();
+    drop(registration);
+    s.processes.start(me(), 100);
+    fs::remove_dir(s.task.path()).unwrap();
+    assert_eq!(s.registry.reap(Reap::Orphans).unwrap().dropped.len(), 1);
+}

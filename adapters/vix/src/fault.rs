@@ -94,7 +94,23 @@ impl Fault for CheckpointError {
 /// What a code means for whoever called that function.
 fn of_code(function: Function, error: u16) -> FaultKind {
     let logging_in = matches!(function, Function::VmLoginInGuest | Function::HostConnect);
+    let reverting = function == Function::VmRevertToSnapshot;
     match error {
+        // A snapshot that is damaged, or of another version, stays so: an older one may be whole.
+        code::SNAPSHOT_INVAL
+        | code::SNAPSHOT_DUMPER
+        | code::SNAPSHOT_DISKLIB
+        | code::SNAPSHOT_VERSION
+        | code::SNAPSHOT_CONFIG
+        | code::SNAPSHOT_INCONSISTENT
+        | code::SNAPSHOT_VIXFILE
+        | code::SNAPSHOT_NOT_REVERTABLE
+        | code::INVALID_SERIALIZED_DATA
+        | code::FILE_ERROR
+            if reverting =>
+        {
+            FaultKind::Fatal
+        }
         code::NOT_SUPPORTED
         | code::NOT_SUPPORTED_ON_REMOTE_OBJECT
         | code::NOT_SUPPORTED_ON_HANDLE_TYPE

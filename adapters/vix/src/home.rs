@@ -10,7 +10,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use vmtask_core::{FaultKind, Snapshots, TaskSpec};
+use vmtask_core::{Capabilities, FaultKind, Pause, Snapshots, TaskSpec};
 use vmtask_driver::{Digest, PortError};
 use vmtask_vix_abi::{Function, Product, error_code};
 
@@ -68,13 +68,7 @@ impl Home {
             Some(_) if product.has(Function::VmClone) => Origin::LinkedClone,
             Some(_) => Origin::Copy,
         };
-        let snapshots = if product.many_snapshots() {
-            Snapshots::Many
-        } else if dir.is_some() {
-            Snapshots::ByCopy
-        } else {
-            Snapshots::None
-        };
+        let snapshots = capabilities_of(product, dir.is_some()).snapshots;
         Self { vmx, dir, snapshots, origin }
     }
 
@@ -212,9 +206,25 @@ fn with_settings(text: &str, settings: &[(&str, String)]) -> String {
     lines.join("\n") + "\n"
 }
 
-/// Where products without an inventory can always be copied, and what can be cloned.
-pub(crate) const fn has_linked_clones(product: Product, home: &Home) -> bool {
-    product.has(Function::VmClone) && matches!(home.origin, Origin::LinkedClone)
+/// What a product can do for tasks. `local`: its virtual machines' files are on this computer, as they always are but for
+/// a server's without [`Setup::datastore`]. Needs no library.
+#[must_use]
+pub const fn capabilities_of(product: Product, local: bool) -> Capabilities {
+    Capabilities {
+        linked_clones: local && product.has(Function::VmClone),
+        snapshots: if product.many_snapshots() {
+            Snapshots::Many
+        } else if local {
+            Snapshots::ByCopy
+        } else {
+            Snapshots::None
+        },
+        pause: if product.has(Function::VmPause) { Pause::Native } else { Pause::BySuspend },
+        guest_login: true,
+        outlives_manager: true,
+        // The working directory is on the VM's own disk, whose size is the platform's.
+        disk: false,
+    }
 }
 
 #[cfg(test)]

@@ -87,6 +87,7 @@ pub use bell::Ticket;
 pub use discover::*;
 pub use error::*;
 pub use guest::{SUPERVISOR, quote};
+pub use home::capabilities_of;
 pub use host::*;
 pub use library::*;
 pub use machine::*;

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use vmtask_core::{Capabilities, Command, CommandId, FaultKind, Op, OpKind, Pause, Reply};
+use vmtask_core::{Capabilities, Command, CommandId, FaultKind, Op, OpKind, Reply};
 use vmtask_driver::{EffectToken, EventSink, Hypervisor, PortError};
 use vmtask_vix_abi::{Function, error_code};
 
@@ -310,15 +310,7 @@ impl Hypervisor for VixVm {
         let product = self.setup.connection.product;
         // Whatever would keep it from working at all is found out now.
         self.host(&Wait::most(CONNECT))?;
-        Ok(Capabilities {
-            linked_clones: home::has_linked_clones(product, &self.home),
-            snapshots: self.home.snapshots,
-            pause: if product.has(Function::VmPause) { Pause::Native } else { Pause::BySuspend },
-            guest_login: true,
-            outlives_manager: true,
-            // The working directory is on the VM's own disk, whose size is the platform's.
-            disk: false,
-        })
+        Ok(home::capabilities_of(product, self.home.dir.is_some()))
     }
 
     fn watch(&self, events: EventSink) {

@@ -9,9 +9,13 @@
 //! told to the user: the outcome and its words.
 
 mod going;
+#[cfg(target_os = "linux")]
 pub mod qemu;
+#[cfg(target_os = "linux")]
 pub mod sim;
 pub mod stories;
+pub mod vix;
+pub mod vix_faults;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -73,4 +77,9 @@ pub trait Subject: Sync {
     /// For each step of the computation when it was made for the last time, in milliseconds since 1970, as the program
     /// wrote it down; nothing if time is not real here.
     fn steps(&self, dir: &Path) -> Option<Vec<i64>>;
+
+    /// How far the guest's clock may be behind after it was held, in milliseconds: it is set to whole seconds by some.
+    fn clock_is_late(&self) -> u16 {
+        0
+    }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
@@ -28,28 +28,46 @@ pub struct Qemu {
     pub baseline: Baseline,
 }
 
+/// What does this on a Linux, and its arguments.
+pub(super) fn program(act: Act) -> (PathBuf, Vec<String>) {
+    let text = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+    let number = |number: u8| number.to_string();
+    let (name, args) = match act {
+        Act::Compute(steps) => ("counter", text(&["input", &steps.to_string(), STEP_MS, "result", "steps"])),
+        Act::Exit(code) => ("behave", text(&["exit", &number(code)])),
+        Act::Signal(signal) => ("behave", text(&["signal", &number(signal)])),
+        Act::ForgetOutput => ("behave", text(&["exit", "0"])),
+        Act::Missing | Act::NotExecutable => ("behave", text(&["exit", "0"])),
+        Act::Reboot => ("behave", text(&["reboot"])),
+        Act::PowerOff => ("behave", text(&["poweroff"])),
+        Act::Hang => ("behave", text(&["hang"])),
+    };
+    (guest::program(name, Bits::B64), args)
+}
+
+/// What the computation comes to with the input in `dir`, without any virtual machine.
+pub(super) fn run_by_itself(steps: u32, dir: &Path) -> Vec<u8> {
+    let result = dir.join("expected");
+    let status = Command::new(guest::program("counter", Bits::B64))
+        .arg(dir.join("input"))
+        .args([&steps.to_string(), "0"])
+        .args([&result, &dir.join("expected-steps")])
+        .status()
+        .expect("run the program by itself");
+    assert!(status.success(), "the program by itself: {status}");
+    fs::read(&result).expect("the expected result")
+}
+
 impl Subject for Qemu {
     fn task(&self, act: Act, input: &[u8], dir: &Path) -> TaskSpec {
         let input_path = dir.join("input");
         fs::write(&input_path, input).expect("write the input");
-        let text = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
-        let number = |number: u8| number.to_string();
-        let (name, args) = match act {
-            Act::Compute(steps) => ("counter", text(&["input", &steps.to_string(), STEP_MS, "result", "steps"])),
-            Act::Exit(code) => ("behave", text(&["exit", &number(code)])),
-            Act::Signal(signal) => ("behave", text(&["signal", &number(signal)])),
-            Act::ForgetOutput => ("behave", text(&["exit", "0"])),
-            Act::Missing | Act::NotExecutable => ("behave", text(&["exit", "0"])),
-            Act::Reboot => ("behave", text(&["reboot"])),
-            Act::PowerOff => ("behave", text(&["poweroff"])),
-            Act::Hang => ("behave", text(&["hang"])),
-        };
+        let (program, args) = program(act);
         let file = |host: &Path, guest: &str, executable| FileIn {
             host: host.to_string_lossy().into_owned(),
             guest: guest.into(),
             executable,
         };
-        let program = guest::program(name, Bits::B64);
         let outputs: &[&str] = match act {
             Act::Compute(_) => &["result", "steps", "stdout.txt"],
             Act::ForgetOutput => &["result", "stdout.txt"],
@@ -77,15 +95,7 @@ impl Subject for Qemu {
     }
 
     fn expected(&self, steps: u32, _input: &[u8], dir: &Path) -> Vec<u8> {
-        let result = dir.join("expected");
-        let status = Command::new(guest::program("counter", Bits::B64))
-            .arg(dir.join("input"))
-            .args([&steps.to_string(), "0"])
-            .args([&result, &dir.join("expected-steps")])
-            .status()
-            .expect("run the program by itself");
-        assert!(status.success(), "the program by itself: {status}");
-        fs::read(&result).expect("the expected result")
+        run_by_itself(steps, dir)
     }
 
     fn adapter(&self, spec: &TaskSpec, dir: &Path) -> Arc<dyn Hypervisor> {

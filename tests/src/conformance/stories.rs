@@ -10,7 +10,33 @@ use vmtask_core::{
 use vmtask_driver::Ended;
 
 use super::{Act, Stage, Subject};
-use crate::run::wall_ms;
+use crate::wait::wall_ms;
+
+/// A story.
+pub type Story = fn(&dyn Subject);
+
+/// All of them by name.
+pub const ALL: [(&str, Story); 16] = [
+    ("a_task_runs_to_completion", a_task_runs_to_completion),
+    ("the_output_depends_on_the_input", the_output_depends_on_the_input),
+    ("a_killed_machine_goes_on_from_its_checkpoint", a_killed_machine_goes_on_from_its_checkpoint),
+    ("a_restored_machine_is_checkpointed_again", a_restored_machine_is_checkpointed_again),
+    ("a_suspended_guest_stands_still", a_suspended_guest_stands_still),
+    ("a_stopped_task_goes_on_where_it_stopped", a_stopped_task_goes_on_where_it_stopped),
+    ("a_task_stopped_at_once_resumes", a_task_stopped_at_once_resumes),
+    ("an_aborted_task_leaves_nothing", an_aborted_task_leaves_nothing),
+    ("a_missing_output_is_named", a_missing_output_is_named),
+    ("a_program_that_cannot_be_started_fails_the_task", a_program_that_cannot_be_started_fails_the_task),
+    ("the_programs_end_is_told_as_it_was", the_programs_end_is_told_as_it_was),
+    ("a_guest_that_ends_itself_is_given_up", a_guest_that_ends_itself_is_given_up),
+    ("a_guest_that_hangs_is_given_up", a_guest_that_hangs_is_given_up),
+    ("a_hypervisor_that_answers_nothing_is_fenced", a_hypervisor_that_answers_nothing_is_fenced),
+    (
+        "an_abort_does_not_wait_for_a_hypervisor_that_answers_nothing",
+        an_abort_does_not_wait_for_a_hypervisor_that_answers_nothing,
+    ),
+    ("bad_checkpoints_are_passed_over", bad_checkpoints_are_passed_over),
+];
 
 /// A few seconds.
 const STEPS: u32 = 100;
@@ -33,7 +59,7 @@ fn compute_long(subject: &dyn Subject) -> Stage<'_> {
 }
 
 #[track_caller]
-fn assert_right(stage: &Stage<'_>, steps: u32, input: &[u8], ended: &Ended) {
+pub(super) fn assert_right(stage: &Stage<'_>, steps: u32, input: &[u8], ended: &Ended) {
     assert_eq!(ended.outcome, Outcome::Completed { exit: ExitStatus::Code(0) }, "{}", ended.summary());
     assert_eq!(ended.leftover, None);
     let (found, expected) = (stage.output("result"), stage.subject.expected(steps, input, &stage.dir));
@@ -100,7 +126,7 @@ pub fn a_restored_machine_is_checkpointed_again(subject: &dyn Subject) {
     subject.kill(&stage.dir);
     let ended = going.end();
     assert_right(&stage, LONG, INPUT, &ended);
-    assert_eq!(ended.counters.losses, 2);
+    assert_eq!(ended.counters.losses, 2, "{} {:?} {:?}", ended.summary(), ended.notices, ended.errors);
     assert_not_started_over(&stage, killed_at);
 }
 
@@ -111,10 +137,10 @@ pub fn a_suspended_guest_stands_still(subject: &dyn Subject) {
     going.await_running();
     assert_eq!(going.handle.suspend(), Ok(Accepted::Applied));
     going.await_phase("paused", |phase| matches!(phase, Phase::Paused { .. }));
-    let from = wall_ms();
+    let (from, late) = (wall_ms(), subject.clock_is_late());
     // Time is to pass without a step: there is nothing to wait for.
-    thread::sleep(Duration::from_secs(1));
-    let to = wall_ms();
+    thread::sleep(Duration::from_secs(1) + Duration::from_millis(late.into()));
+    let to = wall_ms() - i64::from(late);
     assert_eq!(subject.machines(&stage.dir), 1, "it is only held");
     assert_eq!(going.handle.resume(), Ok(Accepted::Applied));
     let ended = going.end();

@@ -21,6 +21,7 @@ use vmtask_driver::{Handle, News};
 use super::steps::{self, Named, Step, Steps};
 use super::variants::{self, Answer, Skipped};
 use crate::args::HypervisorChoice;
+use crate::args::vix::VixArgs;
 use crate::error::Error;
 use crate::session::{Session, Wanted};
 use crate::show::Show;
@@ -60,7 +61,13 @@ pub(crate) fn show(dir: &Path) -> Result<Shown, Error> {
     };
     write("run.sh", SCRIPT)?;
     let task = write("leibniz.toml", TASK)?;
-    let wanted = Wanted { task: &task, dir: None, hypervisor: HypervisorChoice::Auto, log: Some("debug") };
+    let wanted = Wanted {
+        task: &task,
+        dir: None,
+        hypervisor: HypervisorChoice::Auto,
+        vix: &VixArgs::default(),
+        log: Some("debug"),
+    };
     let mut session = Session::open(&wanted)?;
     if !session.dir.is_new() {
         return Err(failed(format!(
@@ -74,7 +81,7 @@ pub(crate) fn show(dir: &Path) -> Result<Shown, Error> {
     let driver = session.driver(|hypervisor| steps.watch(hypervisor))?;
     let signals = Signals::listen(driver.handle())?;
     let mut pausing = Pausing::new(driver.handle());
-    let mut show = Show::new(false, false);
+    let mut show = Show::new(false, None);
     let ended = driver.run(&mut |news: &News<'_>| {
         show.observe(news);
         signals.observe(news);

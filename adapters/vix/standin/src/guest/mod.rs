@@ -117,6 +117,10 @@ pub trait Guest: Send + Sync {
     /// Boots. Returns when the boot has begun; [`Guest::tools_running`] tells when the guest can be used.
     fn power_on(&self) -> Result<()>;
 
+    /// The power is about to be cut, and the VM's lock is not held yet: whoever waits for something of this guest, perhaps
+    /// holding that lock, must come back soon.
+    fn give_up_waiting(&self) {}
+
     /// Ends it, as if the power was cut: from on, paused or suspended. Nothing there: done.
     fn power_off(&self) -> Result<()>;
 

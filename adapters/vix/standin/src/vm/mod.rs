@@ -294,10 +294,18 @@ pub(crate) fn check_off(host: &Host, name: &str) -> Result<()> {
     }
 }
 
-/// Whether a VM runs, as far as its last client knew.
+/// Whether a VM runs: its last client said so, and its guest is still there.
 fn runs(vmx: &Path) -> bool {
-    let state = store::read::<State>(&vmx.with_file_name("vmtask-standin").join("state.json"));
-    vmx.is_file() && state.ok().flatten().unwrap_or_default().power.is_running()
+    let dir = vmx.with_file_name("vmtask-standin");
+    let state = store::read::<State>(&dir.join("state.json"));
+    if !vmx.is_file() || !state.ok().flatten().unwrap_or_default().power.is_running() {
+        return false;
+    }
+    let guest = || {
+        let text = Arc::new(Vmx::read(vmx)?);
+        guest::open(guest::Kind::choose(&text)?, home(&dir, vmx, &text)?)
+    };
+    guest().is_ok_and(|guest| guest.is_up())
 }
 
 /// VMs that run, as this host's clients know them.

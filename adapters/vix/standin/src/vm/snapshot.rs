@@ -223,7 +223,13 @@ impl Vm {
     fn load_snapshot(&self, vm: &mut Locked<'_>, id: u64) -> Result<()> {
         let kept = vm.snapshot(id).map(|snapshot| snapshot.power);
         let kept = kept.ok_or_else(|| self.no_snapshot("it has been removed"))?;
-        self.guest.load(&self.snapshot_dir(id))?;
+        if let Err(failure) = self.guest.load(&self.snapshot_dir(id)) {
+            // It cannot be finished, now or later: but another snapshot can be gone back to.
+            vm.reverting = None;
+            vm.power = Power::Off;
+            vm.commit()?;
+            return Err(failure);
+        }
         vm.power = if kept == Power::Off { Power::Off } else { Power::Suspended };
         vm.suspension_kept = vm.power == Power::Suspended;
         vm.current = Some(id);

@@ -5,6 +5,8 @@
 //!   observation (any method) --> lock --> read world.json --> advance to now --> act --> write by rename --> unlock
 //! ```
 //!
+//! A file `frozen` in its directory, put there by a test, lets it answer nothing until its power is cut.
+//!
 //! Nothing runs between two observations. What should have happened by now is worked out when somebody looks
 //! ([`program`]), so a world goes on while no client lives, and a saved one (with memory) goes on where it was.
 
@@ -51,8 +53,17 @@ impl World {
         result
     }
 
+    /// Waits while the world is frozen: until its power is cut.
+    fn await_thaw(&self) {
+        let frozen = self.home.dir.join("frozen");
+        while frozen.exists() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+
     /// An observation that needs a guest that runs: the power may have been cut since the model looked.
     fn in_guest<T>(&self, act: impl FnOnce(&mut Machine) -> Result<T>) -> Result<T> {
+        self.await_thaw();
         self.observe(|machine| match machine.power {
             Power::On => act(machine),
             _ => Err(Failure::new(error_code::VM_NOT_RUNNING, "the guest is not running")),
@@ -75,7 +86,13 @@ impl Guest for World {
         })
     }
 
+    fn give_up_waiting(&self) {
+        // Usually there is none.
+        drop(std::fs::remove_file(self.home.dir.join("frozen")));
+    }
+
     fn power_off(&self) -> Result<()> {
+        self.give_up_waiting();
         self.observe(|machine| {
             machine.halt();
             Ok(())
@@ -83,6 +100,7 @@ impl Guest for World {
     }
 
     fn suspend(&self) -> Result<()> {
+        self.await_thaw();
         self.observe(|machine| {
             if machine.power == Power::On {
                 machine.power = Power::Held;
@@ -92,6 +110,7 @@ impl Guest for World {
     }
 
     fn resume(&self) -> Result<()> {
+        self.await_thaw();
         self.observe(|machine| match machine.power {
             Power::Held => {
                 machine.power = Power::On;
@@ -118,6 +137,7 @@ impl Guest for World {
     }
 
     fn save(&self, memory: bool, into: &Path) -> Result<()> {
+        self.await_thaw();
         self.observe(|machine| {
             let mut kept = machine.clone();
             if memory {
