@@ -8,6 +8,7 @@ use vmtask_core::{Boot, Generation};
 
 use crate::files::{CopyIn, CopyOut};
 use crate::job::Job;
+use crate::machine::{Vm, WeakVm};
 use crate::snapshots::Measuring;
 use crate::wait::{Stop, Wait};
 
@@ -20,6 +21,8 @@ pub(crate) struct Live {
     pub(crate) ended: AtomicBool,
     /// Whether somebody watches it.
     pub(crate) watched: AtomicBool,
+    /// The VM as it is open now, for whoever watches: a connection that is lost is made again.
+    open: Mutex<Option<WeakVm>>,
     pub(crate) wish: Mutex<Wish>,
     /// Whoever asks the guest for something holds this: nothing may be asked of a guest that is held, and VIX wants one
     /// thing at a time.
@@ -59,9 +62,20 @@ impl Live {
             launched: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             watched: AtomicBool::new(false),
+            open: Mutex::new(None),
             wish: Mutex::default(),
             work: Mutex::default(),
         }
+    }
+
+    /// The VM is open as this one.
+    pub(crate) fn is_open_as(&self, vm: &Vm) {
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(vm.downgrade());
+    }
+
+    /// The VM, while it is open.
+    pub(crate) fn open(&self) -> Option<Vm> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(WeakVm::upgrade)
     }
 
     pub(crate) fn wish(&self) -> MutexGuard<'_, Wish> {

@@ -121,6 +121,9 @@ impl VixVm {
         let host = self.host(wait)?;
         let vm = host.open(&self.home.vmx, &wait.at_most(CONNECT)).map_err(during("opening the virtual machine"))?;
         self.link().vm = Some(vm.clone());
+        if let Some(live) = self.any_live() {
+            live.is_open_as(&vm);
+        }
         Ok(vm)
     }
 

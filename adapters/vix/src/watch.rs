@@ -23,7 +23,7 @@ use vmtask_driver::{Credentials, EventSink};
 use crate::files::lost_session;
 use crate::guest::{Guest, GuestError, State, Status};
 use crate::live::Live;
-use crate::machine::{Vm, WeakVm};
+use crate::machine::Vm;
 use crate::ops::session;
 use crate::wait::Wait;
 
@@ -44,25 +44,18 @@ pub(crate) struct Watched {
 
 /// Starts watching a boot, unless it is watched already. Ends by itself when the boot does, or when the program has.
 pub(crate) fn start(live: &Arc<Live>, vm: &Vm, watched: Watched, sink: EventSink) -> io::Result<()> {
+    live.is_open_as(vm);
     if live.watched.swap(true, Ordering::SeqCst) {
         return Ok(());
     }
     let name = format!("vix {}", live.boot);
-    let watcher = Watcher {
-        live: Arc::downgrade(live),
-        vm: vm.downgrade(),
-        watched,
-        sink,
-        last: None,
-        beat: 0,
-        sign_of_life: Instant::now(),
-    };
+    let watcher =
+        Watcher { live: Arc::downgrade(live), watched, sink, last: None, beat: 0, sign_of_life: Instant::now() };
     std::thread::Builder::new().name(name).spawn(move || watcher.run()).map(drop)
 }
 
 struct Watcher {
     live: Weak<Live>,
-    vm: WeakVm,
     watched: Watched,
     sink: EventSink,
     last: Option<Event>,
@@ -115,8 +108,8 @@ impl Watcher {
             self.sign_of_life = Instant::now();
             return false;
         }
-        // Closed, or opened anew by another manager's command: a boot that goes on is watched by what is open then.
-        let Some(vm) = self.vm.upgrade() else { return true };
+        // Closed for a moment, after a connection was lost: the next command opens it.
+        let Some(vm) = live.open() else { return false };
         let Ok(state) = vm.power_state() else { return false };
         if !state.is_running() && !state.is_changing() {
             live.ended.store(true, Ordering::SeqCst);
