@@ -691,6 +691,19 @@ fn before_the_start_a_task_ends_without_touching_anything(#[case] request: Reque
 }
 
 #[test]
+fn a_pause_that_writes_to_disk_gets_the_time_for_that() {
+    let by_suspend = Capabilities { pause: Pause::BySuspend, ..ALL_IT_TAKES };
+    let deadline = |capabilities, policy: Policy, op: OpKind| {
+        Plan::new(&spec(), policy, capabilities).unwrap().policy().deadline[op.index()]
+    };
+    let policy = Policy::default().with_deadline(OpKind::Unpause, Span::from_secs(500));
+    let [pause, begin] = [OpKind::Pause, OpKind::BeginSnapshot].map(|op| policy.deadline[op.index()]);
+    assert_eq!(deadline(ALL_IT_TAKES, policy, OpKind::Pause), pause);
+    assert_eq!(deadline(by_suspend, policy, OpKind::Pause), begin);
+    assert_eq!(deadline(by_suspend, policy, OpKind::Unpause), Span::from_secs(500), "what is longer stays");
+}
+
+#[test]
 fn what_a_hypervisor_lacks_is_substituted_and_told_or_denied_before_anything_is_touched() {
     let poor = Capabilities {
         linked_clones: false,
