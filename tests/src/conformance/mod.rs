@@ -78,8 +78,9 @@ pub trait Subject: Sync {
     /// wrote it down; nothing if time is not real here.
     fn steps(&self, dir: &Path) -> Option<Vec<i64>>;
 
-    /// How far the guest's clock may be behind after it was held, in milliseconds: it is set to whole seconds by some.
-    fn clock_is_late(&self) -> u16 {
-        0
+    /// How far the guest's clock may be behind when it runs again after it was held, in milliseconds: some set it to whole
+    /// seconds. `None`: it runs for a while before it is set, so that its own times tell nothing.
+    fn clock_is_late(&self) -> Option<u16> {
+        Some(0)
     }
 }

@@ -24,6 +24,12 @@ pub(crate) fn lock(path: &Path) -> Result<Lock, Failure> {
     Ok(Lock { _file: file })
 }
 
+/// Whether nobody holds a lock file now.
+pub(crate) fn is_free(path: &Path) -> bool {
+    // A file that is not there yet has no holder either; the lock itself is given back at once.
+    File::options().write(true).open(path).is_ok_and(|file| file.try_lock().is_ok())
+}
+
 /// Reads a file of JSON; `None` if there is none.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Failure> {
     let text = match fs::read(path) {

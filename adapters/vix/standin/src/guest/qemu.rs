@@ -97,6 +97,11 @@ impl Guest for Qemu {
         self.machine.boot()
     }
 
+    fn give_up_waiting(&self) {
+        // What cannot be ended now is told by the power-off that follows.
+        drop(self.machine.end());
+    }
+
     fn power_off(&self) -> Result<()> {
         self.machine.end()?;
         self.forget_memory()

@@ -194,6 +194,11 @@ impl Vm {
     /// The state as it is now, without waiting for a change that is under way.
     fn peek(&self) -> Result<State> {
         let mut state: State = store::read(&self.state_file())?.unwrap_or_default();
+        let changing = matches!(state.power, Power::PoweringOn | Power::Suspending | Power::Resuming);
+        if (changing || state.reverting.is_some()) && store::is_free(&self.dir.join("lock")) {
+            // Nobody is at it any more: its client died halfway.
+            state = self.lock()?.state.clone();
+        }
         if state.power.is_running() && !self.guest.is_up() {
             state.power = Power::Off;
         }

@@ -49,11 +49,14 @@ impl Vm {
     /// Cuts the power, or (`FROM_GUEST`) shuts the guest down.
     pub(crate) fn power_off(&self, context: &Context<'_>, options: i32) -> Result<Results> {
         check_options(options, power_op::FROM_GUEST)?;
+        if matches!(self.peek()?.power, Power::Off | Power::Suspended) {
+            return Err(self.not_running());
+        }
         if options & power_op::FROM_GUEST == 0 {
             // A guest that answers nothing can be switched off all the same.
             self.guest.give_up_waiting();
         }
-        let mut vm = self.lock_running()?;
+        let mut vm = self.lock()?;
         context.act.halfway();
         if options & power_op::FROM_GUEST != 0 {
             self.check_tools(&vm)?;
