@@ -19,8 +19,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -55,6 +55,8 @@ pub struct Explorer {
     pub time: Option<Duration>,
     /// How many look at once.
     pub workers: NonZeroUsize,
+    /// Stop when this is set.
+    pub interrupt: Arc<AtomicBool>,
 }
 
 /// What was explored, and what was found.
@@ -89,6 +91,8 @@ pub enum GivenUp {
     Findings,
     /// Steps: there are runs that do not end.
     Steps,
+    /// The patience of whoever started it: [`Explorer::interrupt`].
+    Interrupted,
 }
 
 impl fmt::Display for GivenUp {
@@ -99,6 +103,7 @@ impl fmt::Display for GivenUp {
             Self::Time => "its time is over",
             Self::Findings => "enough promises are broken",
             Self::Steps => "there are runs that do not end",
+            Self::Interrupted => "it was interrupted",
         })
     }
 }
@@ -129,6 +134,7 @@ impl Explorer {
             max_findings: 20,
             time: None,
             workers: NonZeroUsize::MIN,
+            interrupt: Arc::default(),
         }
     }
 
@@ -136,7 +142,8 @@ impl Explorer {
     pub fn explore(&self, mut progress: impl FnMut(usize)) -> Exploration {
         let search = Search::new(self);
         let found = search.run(&mut progress);
-        if found.findings.is_empty() || self.workers == NonZeroUsize::MIN {
+        let enough = self.workers == NonZeroUsize::MIN || found.given_up == Some(GivenUp::Interrupted);
+        if found.findings.is_empty() || enough {
             return found;
         }
         let alone = Self { workers: NonZeroUsize::MIN, time: None, ..self.clone() };
@@ -445,6 +452,9 @@ impl<'a> Search<'a> {
     }
 
     fn look_at_the_limits(&self) {
+        if self.explorer.interrupt.load(Ordering::Relaxed) {
+            self.give_up(GivenUp::Interrupted);
+        }
         if self.explorer.time.is_some_and(|time| self.started.elapsed() > time) {
             self.give_up(GivenUp::Time);
         }

@@ -11,15 +11,20 @@ use crate::trace::Told;
 
 impl System {
     /// Whether something special happened now.
-    pub(super) fn interfere(&mut self, scenario: &Scenario, director: &mut impl Director) -> Result<bool, Violation> {
+    pub(super) fn interfere(
+        &mut self,
+        scenario: &Scenario,
+        director: &mut impl Director,
+        happened: Mark,
+    ) -> Result<bool, Violation> {
         let Budget { faults, requests, .. } = self.budget;
         if faults == 0 && requests == 0 {
             return Ok(false);
         }
         let mut options = Options::new();
         between_options(&self.world, faults > 0, requests > 0, &mut options);
-        let moment = Moment::Between { mark: self.mark, phase: self.phase, at: self.now };
-        let Some(act) = self.consult(director, moment, &options) else { return Ok(false) };
+        let moment = Moment::Between { mark: self.mark, happened, phase: self.phase, at: self.now };
+        let Some(act) = self.consult(director, moment, &mut options) else { return Ok(false) };
         self.counts.done += 1;
         self.mark = Mark::Done(self.counts.done);
         self.perform(scenario, director, act)?;
