@@ -1,7 +1,7 @@
 //! Tests across the crates of vmtask, with real components, and what they have in common.
 //!
 //! ```text
-//!   tests/*.rs, benches/qemu.rs, bins chaos and seeded-bugs
+//!   tests/*.rs, benches/qemu.rs, bins chaos, seeded-bugs and vix-story
 //!      |-- real       whether real machines are wanted; one platform built for all; the `vmtask` binary
 //!      |-- run        a `vmtask run` as a child process: its reports, signals, result
 //!      |-- guest      the programs in guest/, compiled when they are needed
@@ -15,7 +15,8 @@
 //! ```
 //!
 //! Whatever starts a real machine runs only with `VMTASK_TEST_REAL=1`; then anything that is missing is a failure.
-//! Without it such a test says that it was skipped. Nothing here opens /dev/kvm: everything is software-emulated.
+//! Without it such a test says that it was skipped. Nothing here opens /dev/kvm: everything is software-emulated. VIX's
+//! stories run without it too, as far as their guests are simulated.
 
 #[cfg(target_os = "linux")]
 pub mod chaos;

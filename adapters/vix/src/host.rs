@@ -90,8 +90,7 @@ impl Library {
         let strays = Strays::default();
         let handle = Job::start(self.vix(), &call, &on, wait)?.wait(&on, wait, &strays)?.handle()?;
         // Disconnecting gives the handle back; there is nothing to release besides.
-        let raw = handle.raw();
-        std::mem::forget(handle);
+        let raw = handle.give_away();
         Ok(Host(Arc::new(Inner {
             vix: Arc::clone(self.vix()),
             raw,

@@ -9,7 +9,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vmtask_vix_abi::{Function, Handle, property};
+use vmtask_vix_abi::{Function, Handle, INVALID_HANDLE, property};
 
 use crate::api::{Call, Value, Vix, property_name};
 use crate::bell::Held;
@@ -35,6 +35,11 @@ impl Owned {
         &self.vix
     }
 
+    /// The handle, which is somebody else's to give back from now on.
+    pub(crate) fn give_away(mut self) -> Handle {
+        std::mem::replace(&mut self.raw, INVALID_HANDLE)
+    }
+
     /// A property of this object, called `name` in messages.
     pub(crate) fn property(&self, name: &str, id: i32) -> Result<Value, Error> {
         self.vix
@@ -45,7 +50,9 @@ impl Owned {
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        self.vix.release(self.raw);
+        if self.raw != INVALID_HANDLE {
+            self.vix.release(self.raw);
+        }
     }
 }
 
@@ -122,7 +129,7 @@ impl Job {
         let ticket = bell.as_ref().map(Held::ticket);
         let started = wait.act(|| vix.start(call, ticket)).map_err(|stop| stopped(function, on, stop, false))?;
         let raw = started.map_err(|_| Error::Nul { function: FunctionName(function), text: on.to_owned() })?;
-        if raw == vmtask_vix_abi::INVALID_HANDLE {
+        if raw == INVALID_HANDLE {
             // An old library without the function, or one that could not even make a job.
             return Err(failed(&**vix, function, on, vmtask_vix_abi::error_code::NOT_SUPPORTED.into()));
         }
