@@ -59,6 +59,14 @@ impl Policy {
         self.overall[op.index()] = overall;
         self
     }
+
+    /// A pause that writes the guest's memory to disk, and an unpause that reads it, may take as long as the ops that do
+    /// the same otherwise.
+    fn with_pauses_on_disk(self) -> Self {
+        let as_long_as = |op: OpKind, other: OpKind| self.deadline[op.index()].max(self.deadline[other.index()]);
+        self.with_deadline(OpKind::Pause, as_long_as(OpKind::Pause, OpKind::BeginSnapshot))
+            .with_deadline(OpKind::Unpause, as_long_as(OpKind::Unpause, OpKind::PowerOn))
+    }
 }
 
 impl Default for Policy {
@@ -224,7 +232,7 @@ impl Plan {
             _ => None,
         };
         Ok(Self {
-            policy,
+            policy: if capabilities.pause == Pause::BySuspend { policy.with_pauses_on_disk() } else { policy },
             capabilities,
             files_in: count("input", spec.files_in.len())?,
             files_out: count("output", spec.files_out.len())?,
@@ -233,7 +241,7 @@ impl Plan {
         })
     }
 
-    /// The policy that it was made with.
+    /// The policy that it was made with, its deadlines fit for what the hypervisor can do.
     #[must_use]
     pub const fn policy(&self) -> &Policy {
         &self.policy

@@ -8,7 +8,7 @@ use common::{ALL_IT_TAKES, EXIT_0, Hand, generations, plan, spec};
 use insta::assert_snapshot;
 use rstest::rstest;
 use vmtask_core::{
-    Accepted, Back, Base, Capabilities, Cause, Denied, Event, ExitStatus, Fault, FaultKind, FileIx, Generation,
+    Accepted, Back, Base, Capabilities, Cause, Denied, Event, ExitStatus, Fault, FaultKind, FileIx, Found, Generation,
     Ignored, Input, Instant, JournalSeq, Leftover, Op, OpKind, Outcome, Pause, Phase, Plan, PlanError, Policy, Power,
     Program, Record, Reply, Request, RestoreError, Snapshots, Span, Substitute, Task,
 };
@@ -353,6 +353,53 @@ fn a_quit_that_runs_out_of_time_fences_and_reports_only_what_was_committed() {
     ");
 }
 
+#[rstest]
+#[case::then_a_shorter_one(60_000, 2000, Accepted::Applied)]
+#[case::then_a_longer_one(2000, 60_000, Accepted::Ignored(Ignored::AlreadySo))]
+fn of_two_quits_the_shorter_budget_counts(#[case] first: u32, #[case] second: u32, #[case] verdict: Accepted) {
+    let mut hand = Hand::running();
+    assert_eq!(hand.request(Request::Quit { budget_ms: first }), Ok(Accepted::Applied));
+    assert_eq!(hand.request(Request::Quit { budget_ms: second }), Ok(verdict));
+    hand.until_flying(OpKind::BeginSnapshot);
+    hand.log();
+    hand.pass(Span::from_millis(1999));
+    assert_eq!(hand.log(), "");
+    hand.pass(Span::from_millis(1));
+    assert_eq!(hand.log(), "fence");
+}
+
+#[test]
+fn losses_in_a_row_are_counted_anew_after_a_checkpoint() {
+    let mut hand = Hand::running();
+    let most = Policy::default().max_losses;
+    for _ in 0..3 {
+        for nth in 1..=most {
+            let _ = hand.event(Event::GuestStopped);
+            assert_eq!(hand.task.record().losses, nth);
+            hand.found.power = Power::Off;
+            hand.answer_until(|hand| hand.task.phase() == Phase::Running);
+        }
+        // One more in a row, and the task would have failed.
+        hand.request(Request::Checkpoint).unwrap();
+        hand.answer_until(|hand| hand.command.is_none() && hand.task.phase() == Phase::Running);
+        assert_eq!(hand.task.record().losses, 0);
+    }
+    assert_eq!(hand.task.outcome(), None);
+}
+
+#[test]
+fn a_crash_before_the_program_is_launched_again_loses_nothing() {
+    let mut hand = Hand::running();
+    let _ = hand.event(Event::GuestStopped);
+    hand.found.power = Power::Off;
+    hand.until_flying(OpKind::CopyIn);
+    hand.found = Found::default();
+    let mut next = hand.restarted(2);
+    next.answer_until(|hand| hand.task.phase() == Phase::Running);
+    // The roll-back of the first manager, and none of the second: there was no program that could have been lost.
+    assert_eq!(next.task.record().restarts, 1);
+}
+
 #[test]
 fn a_quit_after_the_programs_end_collects_its_results() {
     let mut hand = Hand::running();
@@ -641,6 +688,19 @@ fn before_the_start_a_task_ends_without_touching_anything(#[case] request: Reque
     hand.request(request).unwrap();
     assert_eq!(hand.task.outcome(), Some(outcome));
     assert!(!hand.log().contains("command"));
+}
+
+#[test]
+fn a_pause_that_writes_to_disk_gets_the_time_for_that() {
+    let by_suspend = Capabilities { pause: Pause::BySuspend, ..ALL_IT_TAKES };
+    let deadline = |capabilities, policy: Policy, op: OpKind| {
+        Plan::new(&spec(), policy, capabilities).unwrap().policy().deadline[op.index()]
+    };
+    let policy = Policy::default().with_deadline(OpKind::Unpause, Span::from_secs(500));
+    let [pause, begin] = [OpKind::Pause, OpKind::BeginSnapshot].map(|op| policy.deadline[op.index()]);
+    assert_eq!(deadline(ALL_IT_TAKES, policy, OpKind::Pause), pause);
+    assert_eq!(deadline(by_suspend, policy, OpKind::Pause), begin);
+    assert_eq!(deadline(by_suspend, policy, OpKind::Unpause), Span::from_secs(500), "what is longer stays");
 }
 
 #[test]

@@ -27,8 +27,10 @@ pub enum Moment {
     Event(u16),
     /// Between two things that happen.
     Between {
-        /// What happened last.
+        /// What happened last: the name of this moment.
         mark: Mark,
+        /// What happened before that, if all that followed at once was that a command was handed out: another name.
+        happened: Mark,
         /// Where the machine says that it is.
         phase: Phase,
         /// True time, in milliseconds.
@@ -129,6 +131,10 @@ pub enum Act {
     /// Something arrives that was meant for an earlier manager.
     Stale(Stale),
 }
+
+/// By no more seconds than this, a clock may have jumped or a computer may have been slow: the policy's
+/// [`clock_jump`](vmtask_core::Policy::clock_jump), and as much again for what was due anyway.
+const LONGEST_DELAY: i32 = 120;
 
 /// What was meant for an earlier manager.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -250,10 +256,15 @@ impl Act {
         matches!(self, Self::Request(_))
     }
 
-    /// Whether it is a fault that must not cost anything.
+    /// Whether it is a fault that must not cost anything. A clock that jumps forward by little is taken for a computer
+    /// that is slow: nobody can tell the two apart.
     #[must_use]
     pub const fn is_harmless(self) -> bool {
-        matches!(self, Self::Clock(_) | Self::Stale(_))
+        match self {
+            Self::Clock(seconds) => seconds < 0 || seconds > LONGEST_DELAY,
+            Self::Stale(_) => true,
+            _ => false,
+        }
     }
 }
 
@@ -265,7 +276,8 @@ pub struct Options {
 }
 
 impl Options {
-    const MAX: usize = 40;
+    /// Room for every act at one moment, and one that a plan makes of its own.
+    pub const MAX: usize = 40;
 
     /// None.
     #[must_use]
@@ -277,6 +289,13 @@ impl Options {
     pub const fn push(&mut self, act: Act) {
         self.acts[self.len] = act;
         self.len += 1;
+    }
+
+    /// One more, unless it is there already or there is no room.
+    pub fn offer(&mut self, act: Act) {
+        if self.len < Self::MAX && !self.as_slice().contains(&act) {
+            self.push(act);
+        }
     }
 
     /// All of them.
@@ -301,9 +320,26 @@ pub struct Breadth {
     pub all_kinds: bool,
 }
 
+impl Breadth {
+    /// The largest [`latest`](Self::latest) that there is room for in [`Options`].
+    pub const MAX_LATEST: u8 = 20;
+}
+
 impl Default for Breadth {
     fn default() -> Self {
         Self { latest: 6, all_kinds: false }
+    }
+}
+
+impl Act {
+    /// Whether it differs from the other only in how many steps, seconds or milliseconds it names.
+    pub(crate) const fn is_akin(self, other: Self) -> bool {
+        matches!(
+            (self, other),
+            (Self::Hang(Some(_)), Self::Hang(Some(_)))
+                | (Self::Clock(_), Self::Clock(_))
+                | (Self::Request(Request::Quit { .. }), Self::Request(Request::Quit { .. }))
+        )
     }
 }
 
@@ -420,6 +456,12 @@ pub(crate) fn between_options(world: &World, faults: bool, requests: bool, optio
 
 /// Who decides what happens at each moment, and is told what happened.
 pub trait Director {
+    /// Before the same moment: what this director may want and nobody would try by himself, such as a clock that jumps by
+    /// a minute. It adds what is possible there.
+    fn widen(&mut self, moment: &Moment, options: &mut Options) {
+        let _ = (moment, options);
+    }
+
     /// 0 for nothing special, or the place of one of `options`, counted from 1.
     fn direct(&mut self, moment: &Moment, options: &[Act]) -> usize;
 
@@ -446,6 +488,10 @@ impl<C: crate::Choose> Director for ByNumber<C> {
 }
 
 impl<D: Director> Director for &mut D {
+    fn widen(&mut self, moment: &Moment, options: &mut Options) {
+        (**self).widen(moment, options);
+    }
+
     fn direct(&mut self, moment: &Moment, options: &[Act]) -> usize {
         (**self).direct(moment, options)
     }
@@ -512,5 +558,41 @@ pub(crate) const fn phase_key(phase: Phase) -> (usize, Option<u32>) {
         Phase::Unregistering => (20, None),
         Phase::Fencing => (21, None),
         Phase::Ended => (22, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vmtask_core::{FileIx, Generation, Keep};
+
+    #[test]
+    fn there_is_room_for_every_way_in_which_a_command_can_go_wrong_and_for_one_of_a_plan() {
+        let (file, generation) = (FileIx(0), Generation(1));
+        let ops = [
+            Op::Probe,
+            Op::Register,
+            Op::Provision(vmtask_core::Base::Baseline),
+            Op::PowerOn,
+            Op::AwaitTools,
+            Op::LogIn,
+            Op::MakeWorkdir,
+            Op::CopyIn(file),
+            Op::Launch,
+            Op::Pause,
+            Op::Unpause,
+            Op::BeginSnapshot(generation),
+            Op::CommitSnapshot(generation),
+            Op::RemoveSnapshot(generation),
+            Op::CopyOut(file),
+            Op::PowerOff,
+            Op::Unregister(Keep::Nothing),
+        ];
+        for op in ops {
+            let mut options = Options::new();
+            let breadth = Breadth { latest: Breadth::MAX_LATEST, all_kinds: true };
+            command_options(op, breadth, true, &mut options);
+            assert!(options.as_slice().len() < Options::MAX, "{op}: {}", options.as_slice().len());
+        }
     }
 }

@@ -184,6 +184,10 @@ impl<'a, D> Watching<'a, D> {
 }
 
 impl<D: Director> Director for Watching<'_, D> {
+    fn widen(&mut self, moment: &Moment, options: &mut crate::act::Options) {
+        self.inner.widen(moment, options);
+    }
+
     fn direct(&mut self, moment: &Moment, options: &[Act]) -> usize {
         self.inner.direct(moment, options)
     }

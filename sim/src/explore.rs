@@ -11,16 +11,16 @@
 //! in the end one walk over the states proves that from each of them the task ends once faults stop. A state in which
 //! nothing can go wrong any more has one way to go, and is followed at once instead of being put aside.
 //!
-//! How many states there are should not depend on how many workers look for them, and does not in the tests; with three
-//! deviations two searches differed by 9 of 49.5 million, so that a few fingerprints still merge what differs. Which of
-//! two ways to the same state is kept does depend on it. So what was found broken is looked for again by one worker alone, and reported from there.
+//! States with the same fingerprint go on alike (a test checks it for all of them, with three deviations too), so how
+//! many there are does not depend on how many workers look for them. Which of two ways to the same state is kept does. So
+//! what was found broken is looked for again by one worker alone, and reported from there.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -55,6 +55,8 @@ pub struct Explorer {
     pub time: Option<Duration>,
     /// How many look at once.
     pub workers: NonZeroUsize,
+    /// Stop when this is set.
+    pub interrupt: Arc<AtomicBool>,
 }
 
 /// What was explored, and what was found.
@@ -89,6 +91,8 @@ pub enum GivenUp {
     Findings,
     /// Steps: there are runs that do not end.
     Steps,
+    /// The patience of whoever started it: [`Explorer::interrupt`].
+    Interrupted,
 }
 
 impl fmt::Display for GivenUp {
@@ -99,6 +103,7 @@ impl fmt::Display for GivenUp {
             Self::Time => "its time is over",
             Self::Findings => "enough promises are broken",
             Self::Steps => "there are runs that do not end",
+            Self::Interrupted => "it was interrupted",
         })
     }
 }
@@ -129,6 +134,7 @@ impl Explorer {
             max_findings: 20,
             time: None,
             workers: NonZeroUsize::MIN,
+            interrupt: Arc::default(),
         }
     }
 
@@ -136,7 +142,8 @@ impl Explorer {
     pub fn explore(&self, mut progress: impl FnMut(usize)) -> Exploration {
         let search = Search::new(self);
         let found = search.run(&mut progress);
-        if found.findings.is_empty() || self.workers == NonZeroUsize::MIN {
+        let enough = self.workers == NonZeroUsize::MIN || found.given_up == Some(GivenUp::Interrupted);
+        if found.findings.is_empty() || enough {
             return found;
         }
         let alone = Self { workers: NonZeroUsize::MIN, time: None, ..self.clone() };
@@ -445,6 +452,9 @@ impl<'a> Search<'a> {
     }
 
     fn look_at_the_limits(&self) {
+        if self.explorer.interrupt.load(Ordering::Relaxed) {
+            self.give_up(GivenUp::Interrupted);
+        }
         if self.explorer.time.is_some_and(|time| self.started.elapsed() > time) {
             self.give_up(GivenUp::Time);
         }

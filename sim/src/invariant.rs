@@ -42,6 +42,7 @@ pub(crate) fn on_command(system: &mut System, scenario: &Scenario, command: &Com
     goes_on_from_the_newest(system, command)?;
     numbers_are_new(system, command)?;
     system.spy.program_runs &= !matches!(command.op.kind(), OpKind::Provision | OpKind::PowerOff);
+    system.spy.looks |= command.op == Op::Probe;
     system.spy.awaiting = Some((*command, command.deadline));
     system.spy.boot = Some(command.boot);
     Ok(())
@@ -225,6 +226,7 @@ pub(crate) fn always(system: &System, scenario: &Scenario) -> Result<(), Violati
     a_checkpoint_restores(system)?;
     held_means_held(system)?;
     stops_in_time(system)?;
+    checkpoints_go_on(system)?;
     restarts_have_reasons(system, scenario)
 }
 
@@ -264,14 +266,23 @@ fn stops_in_time(system: &System) -> Result<(), Violation> {
     if spy.clock_jumped || system.world.power == Power::Off {
         return Ok(());
     }
-    let grace = if spy.faults == 0 { 0 } else { UNLUCKY };
     let late = |what: &'static str, by: Option<u64>| match by {
-        Some(by) if system.now() > by + grace => Err(Violation::StillRuns { what, late_ms: system.now() - by }),
+        Some(by) if system.now() > by + spy.grace() => Err(Violation::StillRuns { what, late_ms: system.now() - by }),
         _ => Ok(()),
     };
     late("abort", spy.abort_by)?;
     late("quit", spy.quit)?;
     if system.vm_runs() { late("suspend", spy.suspend_by) } else { Ok(()) }
+}
+
+/// Whatever became of the last one: who runs on for longer than the interval begins the next.
+///
+/// A look at a program that has been silent for long comes first, and may take its time.
+fn checkpoints_go_on(system: &System) -> Result<(), Violation> {
+    match system.checkpoint_overdue_in() {
+        Some(0) if !system.spy.looks => Err(Violation::NoCheckpoint),
+        _ => Ok(()),
+    }
 }
 
 fn restarts_have_reasons(system: &System, scenario: &Scenario) -> Result<(), Violation> {

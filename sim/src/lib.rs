@@ -72,7 +72,7 @@ pub use explore::{Exploration, Explorer, Finding, GivenUp};
 pub use guest::{Agent, Guest, Health, Running, Snapshot};
 pub use invariant::Violation;
 pub use parse::PlanSyntaxError;
-pub use plan::{Anchor, EndKind, Expect, Line, Plan, Scribe, Script, Seed};
+pub use plan::{Anchor, EndKind, Expect, Impossible, Line, LineNumbers, PLAN_VERSION, Plan, Scribe, Script, Seed};
 pub use run::{Drive, MAX_STEPS, Run};
 pub use scenario::{MAX_IN, MAX_OUT, Profile, Scenario, TICK};
 pub use shrink::shrink;

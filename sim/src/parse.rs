@@ -12,6 +12,15 @@ pub struct PlanSyntaxError {
     pub reason: String,
 }
 
+/// As much of a word as helps to find it: some files have but one, of a gigabyte.
+fn short(word: &str) -> String {
+    const MOST: usize = 40;
+    match word.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &word[..end]),
+        None => word.to_owned(),
+    }
+}
+
 /// The words of one line.
 #[derive(Clone, Debug)]
 pub(crate) struct Words<'a> {
@@ -75,6 +84,16 @@ impl<'a> Words<'a> {
         Ok(number)
     }
 
+    /// An error at a word that was read already.
+    pub(crate) fn error_at(&self, at: usize, reason: &str) -> PlanSyntaxError {
+        Self { at, ..self.clone() }.error(reason)
+    }
+
+    /// Which word comes next, for [`error_at`](Self::error_at).
+    pub(crate) const fn place(&self) -> usize {
+        self.at
+    }
+
     pub(crate) fn end(&self) -> Result<(), PlanSyntaxError> {
         if self.peek().is_none() { Ok(()) } else { Err(self.error("expected the end of the line")) }
     }
@@ -82,7 +101,7 @@ impl<'a> Words<'a> {
     /// An error at the next word.
     pub(crate) fn error(&self, reason: &str) -> PlanSyntaxError {
         let (column, found) = match self.words.get(self.at) {
-            Some((column, word)) => (*column, format!("found {word:?}")),
+            Some((column, word)) => (*column, format!("found {:?}", short(word))),
             None => (self.end, "found the end of the line".into()),
         };
         PlanSyntaxError { line: self.line, column, reason: format!("{reason}; {found}") }

@@ -2,19 +2,23 @@
 //!
 //! ```text
 //! # one thing a line; what is not named goes well
+//! version 1
 //! scenario vix
-//! at BeginSnapshot#2 crash after-effect before-reply
-//! at Launch#1 lose reply
 //! at AwaitTools#1 hang, acts after 2 steps
-//! at Persist#5 tear record
-//! when Running +3s power-loss
 //! request Suspend at CopyingIn(1)
-//! request Quit(1000ms) at Launch#1 after-reply
-//! expect Completed exit=0 restarts<=2
+//! at Launch#1 lose reply
+//! at BeginSnapshot#2 crash after-effect before-reply
+//! at Persist#9 tear record
+//! when Running#2 +3s power-loss
+//! request Quit(1000ms) at CopyOut#1 after-reply
+//! expect Completed exit=0 restarts<=3
 //! ```
 //!
-//! `at` names a command, record, fence or event by its number in the run (1 if left out), or a phase (the first moment
-//! in it). `seed 42 faults 3 requests 2` lets that seed add as much at random.
+//! `at` names a command, record, fence or event by its number in the run (1 if left out), or a phase: the first moment
+//! in it, or the first after it was entered for the n-th time. `when PHASE#N +TIME` waits for so long after that. The
+//! world moves in ticks of a second, and somebody who suspended a task resumes it after two, so that while it is held
+//! there is no moment in between. `seed 42 faults 3 requests 2` lets that seed add as much at random. `sim/PLANS.md` has
+//! all the words.
 
 mod follow;
 mod print;
@@ -25,7 +29,7 @@ use vmtask_core::{ExitStatus, OpKind, Outcome};
 use crate::act::{Act, Mark};
 use crate::scenario::Profile;
 
-pub use follow::{Scribe, Script};
+pub use follow::{Impossible, Scribe, Script};
 
 /// A plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,7 +42,32 @@ pub struct Plan {
     pub lines: Vec<Line>,
     /// What must come of it.
     pub expect: Vec<Expect>,
+    /// Where `lines` stand in the text that was read.
+    pub numbers: LineNumbers,
 }
+
+/// Where the lines of a plan stand in the text that it was read from, counted from 1. No part of what a plan says: all are
+/// equal.
+#[derive(Clone, Debug, Default)]
+pub struct LineNumbers(pub(crate) Vec<usize>);
+
+impl PartialEq for LineNumbers {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for LineNumbers {}
+
+impl LineNumbers {
+    /// `line 3: ` for the line at this place; nothing if the plan was not read from a text.
+    pub(crate) fn name(&self, place: usize) -> String {
+        self.0.get(place).map_or_else(String::new, |number| format!("line {number}: "))
+    }
+}
+
+/// The version of the language: the first line of a plan may name it, and a later one is refused.
+pub const PLAN_VERSION: u32 = 1;
 
 /// Random additions to a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +108,8 @@ pub enum Anchor {
         phase: usize,
         /// Its number, if it has one and it matters.
         number: Option<u32>,
+        /// The first time, or the n-th, that it is entered.
+        nth: u16,
         /// How much later, in milliseconds.
         later: Option<u64>,
     },

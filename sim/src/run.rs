@@ -5,7 +5,7 @@ use vmtask_core::Outcome;
 use crate::act::{Act, Breadth, ByNumber, Director};
 use crate::choose::Seldom;
 use crate::invariant::Violation;
-use crate::plan::{Plan, Scribe, Script};
+use crate::plan::{Impossible, Plan, Scribe, Script};
 use crate::scenario::Scenario;
 use crate::system::{Budget, Status, System};
 use crate::trace::{Told, Tracing};
@@ -55,8 +55,9 @@ impl Run {
         let steps = run.steps;
         let lines = scribe.lines;
         let mut complaints: Vec<_> =
-            script.impossible.iter().map(|line| format!("not possible at its moment: {line}")).collect();
-        complaints.extend(script.never().map(|line| format!("its moment never came: {line}")));
+            script.impossible.iter().map(|impossible| not_possible(plan, impossible)).collect();
+        let never = |place: usize| format!("{}its moment never came: {}", plan.numbers.name(place), plan.lines[place]);
+        complaints.extend(script.never().map(never));
         let ends = ends.outcomes;
         let mut violation = result.err();
         for expect in &plan.expect {
@@ -65,9 +66,19 @@ impl Run {
                 complaints.push(format!("not met: {expect}"));
             }
         }
-        let plan = Plan { profile: plan.profile, seed: None, lines, expect: plan.expect.clone() };
+        let plan = Plan { profile: plan.profile, seed: None, lines, expect: plan.expect.clone(), ..Plan::default() };
         Self { plan, trace, ends, violation, steps, millis: system.now(), complaints }
     }
+}
+
+fn not_possible(plan: &Plan, Impossible { place, why, instead }: &Impossible) -> String {
+    let instead: Vec<_> = instead.iter().map(Act::to_string).collect();
+    format!(
+        "{}not possible at its moment ({why}): {}; possible there: {}",
+        plan.numbers.name(*place),
+        plan.lines[*place],
+        instead.join(", ")
+    )
 }
 
 /// Steps a system until it is over.
@@ -144,6 +155,10 @@ struct Beside<'a, D> {
 }
 
 impl<D: Director> Director for Beside<'_, D> {
+    fn widen(&mut self, moment: &crate::act::Moment, options: &mut crate::act::Options) {
+        self.inner.widen(moment, options);
+    }
+
     fn direct(&mut self, moment: &crate::act::Moment, options: &[Act]) -> usize {
         self.inner.direct(moment, options)
     }

@@ -90,7 +90,15 @@ pub struct Scenario {
     pub copy_slices: u8,
     /// After how many slices a checkpoint is durable.
     pub commit_slices: u8,
+    /// How often a checkpoint is due, in milliseconds; `None` if none is taken.
+    pub(crate) interval: Option<u64>,
     plan: Plan,
+}
+
+/// How often a checkpoint of this task is due on this hypervisor, in milliseconds.
+fn interval(spec: &TaskSpec, plan: &Plan) -> Option<u64> {
+    let checkpoints = spec.checkpoint.as_ref().filter(|_| plan.takes_checkpoints())?;
+    Some(u64::from(checkpoints.every.as_millis()))
 }
 
 impl Scenario {
@@ -100,7 +108,10 @@ impl Scenario {
         let keep = if profile == Profile::Warm { 1 } else { 2 };
         let spec = small_spec(2, 1, keep);
         // The small task fits every hypervisor; the tests of this crate make each of them.
-        let plan = Plan::new(&spec, small_policy(), profile.capabilities());
+        let plan = match Plan::new(&spec, small_policy(), profile.capabilities()) {
+            Ok(plan) => plan,
+            Err(error) => unreachable!("the small task is well-formed: {error}"),
+        };
         Self {
             profile,
             warm: profile == Profile::Warm,
@@ -110,10 +121,8 @@ impl Scenario {
             boot_slices: 1,
             copy_slices: 1,
             commit_slices: 1,
-            plan: match plan {
-                Ok(plan) => plan,
-                Err(error) => unreachable!("the small task is well-formed: {error}"),
-            },
+            interval: interval(&spec, &plan),
+            plan,
         }
     }
 
@@ -125,7 +134,7 @@ impl Scenario {
         let profile = Profile::Qemu;
         let plan = Plan::new(spec, Policy::default(), profile.capabilities())?;
         let outputs = u16::try_from(spec.files_out.len()).unwrap_or(u16::MAX);
-        Ok(Self { inputs, outputs, steps, plan, ..Self::of(profile) })
+        Ok(Self { inputs, outputs, steps, interval: interval(spec, &plan), plan, ..Self::of(profile) })
     }
 
     /// The plan that the machine is driven with.

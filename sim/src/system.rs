@@ -103,6 +103,8 @@ pub struct System {
     mark: Mark,
     phase: Phase,
     phase_since: u64,
+    /// [`Scenario::interval`].
+    interval: Option<u64>,
 }
 
 /// An answer to a command.
@@ -207,6 +209,7 @@ impl System {
             mark: Mark::Start,
             phase: Phase::Created,
             phase_since: 0,
+            interval: scenario.interval,
         }
     }
 
@@ -233,6 +236,7 @@ impl System {
     /// # Errors
     /// If a promise is broken.
     pub fn step(&mut self, scenario: &Scenario, director: &mut impl Director) -> Result<Status, Violation> {
+        let happened = self.mark;
         self.drain(scenario, director)?;
         self.note_phase();
         invariant::always(self, scenario)?;
@@ -247,7 +251,7 @@ impl System {
             self.mark_other();
             return Ok(Status::Going);
         }
-        if !self.interfere(scenario, director)? {
+        if !self.interfere(scenario, director, happened)? {
             self.proceed(scenario, director)?;
         }
         Ok(Status::Going)
@@ -280,11 +284,12 @@ impl System {
     }
 
     /// Asks whether something special happens, within the budget.
-    fn consult(&mut self, director: &mut impl Director, moment: Moment, options: &Options) -> Option<Act> {
-        let options = options.as_slice();
-        if options.is_empty() {
+    fn consult(&mut self, director: &mut impl Director, moment: Moment, options: &mut Options) -> Option<Act> {
+        if options.as_slice().is_empty() {
             return None;
         }
+        director.widen(&moment, options);
+        let options = options.as_slice();
         let act = *options.get(director.direct(&moment, options).checked_sub(1)?)?;
         director.tell(self.now, &Told::Act(act));
         self.budget.spend(act);
@@ -305,7 +310,7 @@ impl System {
             let last_slice = self.world.stream.is_some_and(|s| s.left == 0);
             command_options(command.op, self.breadth, last_slice, &mut options);
         }
-        let act = self.consult(director, Moment::Command(kind, nth), &options);
+        let act = self.consult(director, Moment::Command(kind, nth), &mut options);
         let takes = if kind.is_sliced() { TICK } else { 0 } + if act == Some(Act::Slow) { TICK } else { 0 };
         if let Some(stuck) = self.worker.take() {
             // The machine has given up on it; the worker has not.
@@ -341,7 +346,7 @@ impl System {
             options.push(Act::WriteFails);
             options.push(Act::Tear);
         }
-        let act = self.consult(director, Moment::Write(nth), &options);
+        let act = self.consult(director, Moment::Write(nth), &mut options);
         let at = self.now + if matches!(act, Some(Act::SlowWrite | Act::WriteFails)) { TICK } else { 0 };
         self.writer = Some(Writing { at, nth, record, act });
     }
@@ -354,7 +359,7 @@ impl System {
             options.push(Act::VmDies);
             options.push(Act::FenceHangs);
         }
-        let act = self.consult(director, Moment::Fence(nth), &options);
+        let act = self.consult(director, Moment::Fence(nth), &mut options);
         if act != Some(Act::FenceHangs) {
             self.fencer = Some(Fencing { id, at: self.now, nth, dies: act == Some(Act::VmDies) });
         }
@@ -390,6 +395,13 @@ impl System {
         }
         self.phase = phase;
         self.spy.says(phase);
+    }
+
+    /// In how many milliseconds a task that runs, and does nothing else, must have begun a checkpoint: the interval,
+    /// and a tick to spare, after it began to. `None` if it takes none, or if nobody can trust the clock.
+    pub(crate) fn checkpoint_overdue_in(&self) -> Option<u64> {
+        let interval = self.interval.filter(|_| self.phase == Phase::Running && !self.spy.clock_jumped)?;
+        Some((self.phase_since + interval + 2 * TICK).saturating_sub(self.now))
     }
 
     /// Whether the VM runs although nobody should want it to.

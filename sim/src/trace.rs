@@ -4,7 +4,7 @@ use std::fmt;
 
 use vmtask_core::{Accepted, Command, Denied, Input, Output, Record};
 
-use crate::act::{Act, Director, Moment};
+use crate::act::{Act, Director, Moment, Options};
 use crate::world::Answer;
 
 /// One thing that happened.
@@ -124,6 +124,10 @@ impl<'a, D: Director> Tracing<'a, D> {
 }
 
 impl<D: Director> Director for Tracing<'_, D> {
+    fn widen(&mut self, moment: &Moment, options: &mut Options) {
+        self.inner.widen(moment, options);
+    }
+
     fn direct(&mut self, moment: &Moment, options: &[Act]) -> usize {
         self.inner.direct(moment, options)
     }

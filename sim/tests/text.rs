@@ -56,8 +56,8 @@ fn between() -> impl Strategy<Value = Line> {
         n.clone().prop_map(Mark::Done),
         n.prop_map(Mark::Other),
     ];
-    let phase = (0..23usize, proptest::option::of(0..9u32), proptest::option::of(0..100_000u64))
-        .prop_map(|(phase, number, later)| Anchor::Phase { phase, number, later });
+    let phase = (0..23usize, proptest::option::of(0..9u32), 1..=u16::MAX, proptest::option::of(any::<u32>()))
+        .prop_map(|(phase, number, nth, later)| Anchor::Phase { phase, number, nth, later: later.map(u64::from) });
     (prop_oneof![mark.prop_map(Anchor::After), phase], act).prop_map(|(anchor, act)| Line { anchor, act })
 }
 
@@ -96,9 +96,9 @@ fn expect() -> impl Strategy<Value = Expect> {
     let number = || proptest::option::of(any::<u32>());
     (end, proptest::option::of(any::<u8>()), number(), number()).prop_map(|(end, exit, restarts, checkpoint)| Expect {
         end,
-        exit,
+        exit: exit.filter(|_| end == EndKind::Completed),
         restarts,
-        checkpoint,
+        checkpoint: checkpoint.filter(|_| end == EndKind::Stopped),
     })
 }
 
@@ -112,6 +112,7 @@ fn plan() -> impl Strategy<Value = Plan> {
         seed,
         lines,
         expect,
+        ..Plan::default()
     })
 }
 
@@ -163,7 +164,28 @@ fn the_plan_of_a_recorded_run_and_its_recorded_answers_lead_to_the_same_state() 
 #[case("\n\nat Launch loose reply", 3, 11, "expected what happens")]
 #[case("at Launch", 1, 10, "found the end of the line")]
 #[case("at Launch#0 hang", 1, 4, "expected a number from 1 to 65535 after '#'")]
-#[case("at Launch tear record", 1, 1, "this cannot happen there")]
+#[case("at Launch tear record", 1, 11, "this cannot happen there, only to a record: at Persist#N; found \"tear\"")]
+#[case("when Running +1s lose event", 1, 18, "only to an event: at Event#N; found \"lose\"")]
+#[case("at Persist lose reply", 1, 12, "only to a command: at COMMAND#N; found \"lose\"")]
+#[case("at Persist#1 crash after-fence", 1, 20, "expected after-write or nothing; found \"after-fence\"")]
+#[case("at Launch crash after-event", 1, 17, "expected before-effect, after-effect, after-reply or nothing")]
+#[case("request Abort at Running after-reply", 1, 26, "expected the end of the line")]
+#[case("at Launch lose reply after-effect", 1, 22, "expected the end of the line")]
+#[case("at Launch hang, acts after 0 steps", 1, 28, "after 1 step at the earliest, 255 at the latest; found \"0\"")]
+#[case("at Launch hang, acts after 256 steps", 1, 28, "expected after how many steps (1 to 255)")]
+#[case("request Abort at CopyingIn(1", 1, 18, "expected a closing parenthesis")]
+#[case("at Start#5 crash", 1, 4, "there is one start, without a number")]
+#[case("scenario vix\nscenario qemu", 2, 1, "a plan is about one scenario")]
+#[case("seed 1\nseed 2", 2, 1, "a plan has one seed")]
+#[case("expect Completed exit=0 exit=1", 1, 25, "this is expected already")]
+#[case("expect Aborted exit=3", 1, 16, "never met")]
+#[case("expect Completed checkpoint=3", 1, 18, "never met")]
+#[case("version 2", 1, 9, "this vmsim reads version 1; replay the plan with the vmsim that printed it; found \"2\"")]
+#[case("scenario qemu\nversion 1", 2, 1, "the version comes first")]
+#[case("   0.000    > record 1 [Run]", 1, 4, "this is the trace of a run, not a plan")]
+#[case("simulated: no virtual machine was started", 1, 1, "this is the trace of a run, not a plan")]
+#[case("{\"simulated\":true}", 1, 1, "this is the trace of a run, not a plan")]
+#[case("\u{feff}at Launhc crash", 1, 4, "no command, record or phase of that name")]
 #[case("at Persist#2 lose event, later", 1, 14, "expected what happens")]
 #[case("at Launch lose reply twice", 1, 22, "expected the end of the line")]
 #[case("when Running +90 power-loss", 1, 14, "expected a time such as +90s")]
@@ -172,7 +194,7 @@ fn the_plan_of_a_recorded_run_and_its_recorded_answers_lead_to_the_same_state() 
 #[case("expect Completed exit=256", 1, 18, "expected exit=N")]
 #[case("seed forty-two", 1, 6, "expected a seed")]
 #[case("scenario xen", 1, 10, "expected one of qemu, warm, vix, plain")]
-#[case("version 9", 1, 1, "expected scenario, seed, at, when, request or expect")]
+#[case("versoin 1", 1, 1, "expected version, scenario, seed, at, when, request or expect")]
 fn what_cannot_be_read_is_refused_with_line_column_and_reason(
     #[case] text: &str,
     #[case] line: usize,
@@ -201,9 +223,84 @@ fn the_example_that_everybody_copies_is_read() {
 }
 
 #[rstest]
-#[case("at CopyIn#99 lose reply", "its moment never came: at CopyIn#99 lose reply")]
-#[case("at PowerOff#1 fail not-found", "not possible at its moment: at PowerOff#1 fail not-found")]
+#[case("at CopyIn#99 lose reply", "line 1: its moment never came: at CopyIn#99 lose reply")]
 #[case("expect Aborted", "not met: expect Aborted")]
 fn a_plan_that_does_not_come_to_pass_says_so(#[case] text: &str, #[case] complaint: &str) {
     assert_eq!(Run::of(&text.parse().unwrap()).complaints, [complaint]);
+}
+
+#[rstest]
+#[case(
+    "# first\nat PowerOff fail not-found",
+    "line 2: not possible at its moment (that counts as done): at PowerOff#1 fail"
+)]
+#[case("at Probe guest-hang", "line 1: not possible at its moment (the VM does not run): at Probe#1 guest-hang")]
+#[case("at Launch tools timeout", "line 1: not possible at its moment (it does not concern this command)")]
+fn what_is_not_possible_is_named_with_its_line_the_reason_and_what_is_possible(
+    #[case] text: &str,
+    #[case] complaint: &str,
+) {
+    let [found] = &Run::of(&text.parse().unwrap()).complaints[..] else { panic!("one complaint") };
+    assert!(found.starts_with(complaint), "{found}");
+    assert!(found.contains("; possible there: "), "{found}");
+}
+
+/// Each happens as it is written, and the plan that the run prints repeats the run.
+#[rstest]
+#[case::a_command_that_acts_much_later("at Launch hang, acts after 7 steps")]
+#[case::a_clock_that_jumps_by_a_minute("at CopyIn clock +61s")]
+#[case::a_clock_that_goes_back_an_hour("at CopyIn clock -3600s")]
+#[case::a_clock_that_jumps_by_a_month("at CopyIn clock +2592000s")]
+#[case::another_budget("request Quit(1234ms) at Running")]
+#[case::a_record_by_the_name_of_what_happened("at Persist#2 crash")]
+#[case::the_same_by_the_name_of_what_comes_next("at Launch crash before-effect")]
+#[case::a_later_time_in_a_phase("request Suspend when Running#2 +1s")]
+fn what_a_plan_may_say_happens(#[case] text: &str) {
+    let run = Run::of(&text.parse().unwrap());
+    assert_eq!((run.violation, &run.complaints[..], run.plan.lines.len()), (None, &[][..], 1), "{}", run.plan);
+    let again = Run::of(&run.plan.to_string().parse().unwrap());
+    assert_eq!((again.trace, again.plan), (run.trace, run.plan));
+}
+
+#[test]
+fn a_moment_has_two_names_and_is_printed_with_one() {
+    let lines = |text: &str| Run::of(&text.parse().unwrap()).plan.lines;
+    assert_eq!(lines("at Persist#2 crash"), lines("at Launch#1 crash before-effect"));
+    assert_eq!(lines("at Persist#2 crash")[0].to_string(), "at Launch#1 crash before-effect");
+}
+
+#[test]
+fn a_time_that_never_comes_is_said_to_never_come() {
+    let run = Run::of(&"when Running +18446744073709551s crash".parse().unwrap());
+    assert_eq!(run.complaints, ["line 1: its moment never came: when Running +18446744073709551000ms crash"]);
+}
+
+#[test]
+fn bytes_that_are_no_text_have_a_line_and_a_column() {
+    let error = Plan::read_bytes(b"scenario vix\nat \xff\xfe", Profile::Qemu).unwrap_err();
+    assert_eq!(error.to_string(), "line 2, column 4: a plan is a text in UTF-8; found the byte 0xff");
+}
+
+#[test]
+fn an_error_stays_short_and_so_do_plans() {
+    let error = "x".repeat(1000).parse::<Plan>().unwrap_err();
+    assert!(error.reason.len() < 140, "{error}");
+    let error = "# long\n".repeat(200_000).parse::<Plan>().unwrap_err();
+    assert!(error.reason.contains("at most 1048576 bytes"), "{error}");
+}
+
+#[test]
+fn a_plan_without_a_scenario_is_about_the_one_that_was_asked_for() {
+    assert_eq!(Plan::read("at Launch lose reply", Profile::Vix).unwrap().profile, Profile::Vix);
+    assert_eq!(Plan::read("scenario warm", Profile::Vix).unwrap().profile, Profile::Warm);
+}
+
+#[test]
+fn the_example_in_the_documentation_comes_to_pass() {
+    let source = include_str!("../src/plan.rs");
+    let (_, rest) = source.split_once("//! ```text\n").unwrap();
+    let (block, _) = rest.split_once("//! ```").unwrap();
+    let text: String = block.lines().map(|line| format!("{}\n", line.trim_start_matches("//!"))).collect();
+    let run = Run::of(&text.parse().unwrap());
+    assert_eq!((run.violation, &run.complaints[..]), (None, &[][..]), "{}", run.trace.join("\n"));
 }

@@ -153,6 +153,7 @@ mod task_dir;
 mod task_file;
 #[cfg(any(test, feature = "test-support"))]
 pub mod testing;
+pub mod wait;
 mod writer;
 
 pub use clock::*;

@@ -82,10 +82,10 @@ mod stub;
 mod sys;
 mod template;
 mod vm;
-pub mod wait;
 mod watch;
 
 pub use image::{Image, UnpinnedError};
 pub use process::Life;
 pub use setup::{Baseline, Setup};
 pub use vm::QemuVm;
+pub use vmtask_driver::wait;

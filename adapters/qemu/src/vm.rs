@@ -9,7 +9,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use vmtask_core::{Boot, Capabilities, Command, CommandId, FaultKind, Op, OpKind, Pause, Reply, Snapshots};
@@ -22,7 +22,7 @@ use crate::live::Live;
 use crate::process::ProcessName;
 use crate::setup::{Paths, Setup};
 use crate::template::Cache;
-use crate::wait::Wait;
+use crate::wait::{Busy, Wait};
 
 /// How long a process may take to die. Longer means that it hangs in the kernel.
 pub(crate) const DEATH: Duration = Duration::from_secs(10);
@@ -42,32 +42,6 @@ pub struct QemuVm {
     sink: OnceLock<EventSink>,
     live: Mutex<Option<Arc<Live>>>,
     busy: Busy,
-}
-
-/// Which command is being carried out, for the fence.
-#[derive(Default)]
-struct Busy {
-    command: Mutex<Option<(CommandId, OpKind)>>,
-    done: Condvar,
-}
-
-impl Busy {
-    fn lock(&self) -> MutexGuard<'_, Option<(CommandId, OpKind)>> {
-        self.command.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until nothing older than or equal to `id` is being carried out. What it was, if it did not come back.
-    fn wait_idle(&self, id: CommandId, most: Duration) -> Result<(), OpKind> {
-        let command = self.lock();
-        let (command, _) = self
-            .done
-            .wait_timeout_while(command, most, |command| command.is_some_and(|(busy, _)| busy <= id))
-            .unwrap_or_else(PoisonError::into_inner);
-        match *command {
-            Some((busy, kind)) if busy <= id => Err(kind),
-            _ => Ok(()),
-        }
-    }
 }
 
 impl fmt::Debug for QemuVm {
@@ -247,21 +221,11 @@ impl Hypervisor for QemuVm {
     }
 
     fn carry_out(&self, command: &Command, token: &EffectToken) -> Result<Reply, PortError> {
-        *self.busy.lock() = Some((command.id, command.op.kind()));
-        // A command that was fenced before it got here does nothing at all.
-        let result = token.act(|| ()).and_then(|()| self.dispatch(command, token));
-        let mut busy = self.busy.lock();
-        // An abandoned command that comes back late must not hide the one that came after it.
-        if busy.is_some_and(|(id, _)| id == command.id) {
-            *busy = None;
-        }
-        drop(busy);
-        self.busy.done.notify_all();
-        result
+        self.busy.carry_out(command, token, || self.dispatch(command, token))
     }
 
     fn fence(&self, id: CommandId) -> Result<bool, PortError> {
-        let kind = self.busy.lock().map(|(_, kind)| kind);
+        let kind = self.busy.kind();
         // Everything here waits by leave of the token, which is revoked by now.
         let idle = self.busy.wait_idle(id, GENTLE).is_ok();
         if idle && self.survives(kind) {

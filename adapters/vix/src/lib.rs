@@ -81,7 +81,6 @@ mod snapshots;
 mod tests;
 mod tree;
 mod vm;
-mod wait;
 mod watch;
 
 pub use api::*;
@@ -97,5 +96,5 @@ pub use machine::*;
 pub use setup::*;
 pub use snapshot::*;
 pub use vm::VixVm;
+pub use vmtask_driver::wait::{self, Stop, TICK, Wait};
 pub use vmtask_vix_abi::{self as abi, Product};
-pub use wait::*;

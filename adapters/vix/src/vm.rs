@@ -10,7 +10,7 @@
 
 use std::fmt;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use vmtask_core::{Capabilities, Command, CommandId, FaultKind, Op, OpKind, Reply};
@@ -26,7 +26,7 @@ use crate::host::Host;
 use crate::live::Live;
 use crate::machine::Vm;
 use crate::setup::{Paths, Setup, SetupError};
-use crate::wait::{Stop, Wait};
+use crate::wait::{Busy, Stop, Wait};
 
 /// How long VIX may take to connect, or to open a VM.
 const CONNECT: Duration = Duration::from_secs(20);
@@ -60,32 +60,6 @@ struct Link {
     // First, so that it is closed before its host.
     vm: Option<Vm>,
     host: Option<Host>,
-}
-
-/// Which command is being carried out, for the fence.
-#[derive(Default)]
-struct Busy {
-    command: Mutex<Option<(CommandId, OpKind)>>,
-    done: Condvar,
-}
-
-impl Busy {
-    fn lock(&self) -> MutexGuard<'_, Option<(CommandId, OpKind)>> {
-        self.command.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until nothing older than or equal to `id` is being carried out. What it was, if it did not come back.
-    fn wait_idle(&self, id: CommandId, most: Duration) -> Result<(), OpKind> {
-        let command = self.lock();
-        let (command, _) = self
-            .done
-            .wait_timeout_while(command, most, |command| command.is_some_and(|(busy, _)| busy <= id))
-            .unwrap_or_else(PoisonError::into_inner);
-        match *command {
-            Some((busy, kind)) if busy <= id => Err(kind),
-            _ => Ok(()),
-        }
-    }
 }
 
 impl fmt::Debug for VixVm {
@@ -348,27 +322,20 @@ impl Hypervisor for VixVm {
     }
 
     fn carry_out(&self, command: &Command, token: &EffectToken) -> Result<Reply, PortError> {
-        *self.busy.lock() = Some((command.id, command.op.kind()));
-        // A command that was fenced before it got here does nothing at all.
-        let result = token.act(|| ()).and_then(|()| self.dispatch(command, token));
-        if let Err(error) = &result
-            && lost_connection(error.fault.code)
-        {
-            // The next command connects again.
-            self.disconnect();
-        }
-        let mut busy = self.busy.lock();
-        // An abandoned command that comes back late must not hide the one that came after it.
-        if busy.is_some_and(|(id, _)| id == command.id) {
-            *busy = None;
-        }
-        drop(busy);
-        self.busy.done.notify_all();
-        result
+        self.busy.carry_out(command, token, || {
+            let result = self.dispatch(command, token);
+            if let Err(error) = &result
+                && lost_connection(error.fault.code)
+            {
+                // The next command connects again.
+                self.disconnect();
+            }
+            result
+        })
     }
 
     fn fence(&self, id: CommandId) -> Result<bool, PortError> {
-        let kind = self.busy.lock().map(|(_, kind)| kind);
+        let kind = self.busy.kind();
         // Everything here waits by leave of the token, which is revoked by now.
         let idle = self.busy.wait_idle(id, GENTLE);
         let Some(vm) = self.vm_to_fence()? else {

@@ -6,11 +6,15 @@ mod common;
 
 use std::sync::Arc;
 
-use vmtask_core::{CheckpointSpec, ExitStatus, Outcome, Phase, Policy, Report, Span, TaskSpec};
+use vmtask_core::{CheckpointSpec, ExitStatus, Outcome, Policy, Span, TaskSpec};
+#[cfg(target_os = "linux")]
+use vmtask_core::{Phase, Report};
 use vmtask_driver::{Ended, JournalFile, News, RealStorage, Setup as Driver, TaskId};
 use vmtask_vix::VixVm;
 
-use common::{PROFILES, Stage, in_acts, on_standin};
+#[cfg(target_os = "linux")]
+use common::in_acts;
+use common::{PROFILES, Stage, on_standin};
 
 fn drive(stage: &Stage, spec: &TaskSpec) -> Ended {
     drive_and(stage, spec, &mut |news| eprintln!("{news:?}"))

@@ -7,7 +7,8 @@ use vmtask_core::{
     Outcome, Phase, Program, Record, Reply, Request, Span,
 };
 
-use super::{PROMPT, Violation, is_beside_the_program};
+use super::{PROMPT, UNLUCKY, Violation, is_beside_the_program};
+use crate::scenario::TICK;
 
 /// What the invariants remember.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,6 +25,8 @@ pub(crate) struct Spy {
     pub(crate) durable: JournalSeq,
     /// The boot of the newest command.
     pub(crate) boot: Option<Boot>,
+    /// The machine looks after the program: no checkpoint is begun before it knows.
+    pub(super) looks: bool,
     /// The program is known to run in this boot, and is not known to have ended.
     pub(super) program_runs: bool,
     /// The largest number of a checkpoint that the machine had removed.
@@ -100,6 +103,9 @@ impl Spy {
                     self.outcome_unknown(&command);
                 }
                 self.blind &= command.op != Op::Probe || result.is_err();
+                // One that cannot tell what the program does is repeated.
+                let told = matches!(result, Ok(Reply::Found(found)) if found.program != Program::Unknown);
+                self.looks &= !told;
                 let ended = matches!(result, Ok(Reply::Found(found)) if matches!(found.program, Program::Exited(_)));
                 self.program_runs &= !ended;
             }
@@ -115,23 +121,32 @@ impl Spy {
     /// The machine says where it is.
     pub(crate) fn says(&mut self, phase: Phase) {
         self.program_runs |= phase == Phase::Running;
+        self.looks &= phase == Phase::Running;
     }
 
-    /// A request was made.
-    pub(crate) fn requested(&mut self, now: u64, request: Request, applied: bool, over: bool) -> Result<(), Violation> {
-        if !applied {
+    /// A request was made. What became of it: `None` if it was denied.
+    pub(crate) fn requested(
+        &mut self,
+        now: u64,
+        request: Request,
+        verdict: Option<Accepted>,
+        over: bool,
+    ) -> Result<(), Violation> {
+        let counts = verdict == Some(Accepted::Applied) || (verdict.is_some() && !over);
+        if let (Request::Quit { budget_ms }, true) = (request, counts) {
+            // One that the machine shrugs at, too: the shortest of all budgets counts, whatever it makes of each. When
+            // it is spent, nothing that is under way is waited for.
+            let by = now + u64::from(budget_ms) + TICK;
+            self.quit = Some(self.quit.map_or(by, |earlier| earlier.min(by)));
+        }
+        if verdict != Some(Accepted::Applied) {
             let ignores = request == Request::Abort && !self.aborted && !over;
             return if ignores { Err(Violation::AbortIgnored) } else { Ok(()) };
         }
         let soon = now + PROMPT;
         match request {
             Request::Suspend => self.suspend_by = Some(soon),
-            Request::Resume => self.suspend_by = None,
-            Request::Quit { budget_ms } => {
-                let by = now + u64::from(budget_ms) + PROMPT;
-                self.quit = Some(self.quit.map_or(by, |earlier| earlier.min(by)));
-                self.suspend_by = None;
-            }
+            Request::Resume | Request::Quit { .. } => self.suspend_by = None,
             Request::Abort => {
                 self.aborted = true;
                 self.abort_by = Some(soon);
@@ -140,6 +155,11 @@ impl Spy {
             Request::Start | Request::Checkpoint => {}
         }
         Ok(())
+    }
+
+    /// How much later than that it may be, once something has gone wrong.
+    pub(super) const fn grace(&self) -> u64 {
+        if self.faults == 0 { 0 } else { UNLUCKY }
     }
 
     pub(crate) fn is_awaited(&self, id: CommandId) -> bool {
@@ -188,12 +208,14 @@ impl Spy {
 
     /// Times are told apart by how far off they are: true ones from `now`, the manager's from `machine_now`.
     pub(crate) fn hash_into(&self, h: &mut impl std::hash::Hasher, now: u64, machine_now: Instant) {
-        let left = |by: Option<u64>| by.map(|by| by.saturating_sub(now));
+        // Down to the first moment that is too late, and none of it where lateness is excused.
+        let too_late = |by: u64| if self.clock_jumped { 0 } else { (by + self.grace() + 1).saturating_sub(now) };
+        let left = |by: Option<u64>| by.map(too_late);
         // A clock that has jumped excuses whatever comes before its deadline.
         let early = |deadline: Instant| if self.clock_jumped { Span::ZERO } else { deadline.since(machine_now) };
         self.awaiting.map(|(c, deadline)| (c.op, early(deadline))).hash(h);
         (self.fencing, self.fence_failed, self.unresolved.map(|(_, op)| op)).hash(h);
-        (self.blind, self.program_runs, self.removed).hash(h);
+        (self.blind, self.looks, self.program_runs, self.removed).hash(h);
         (self.aborted, left(self.suspend_by), left(self.quit), left(self.abort_by)).hash(h);
         // How many faults there were matters for two promises only in so far as there were any.
         (

@@ -125,6 +125,9 @@ pub enum Violation {
     /// A record that the machine wrote and does not read.
     #[error("the machine's own record was refused by a restart")]
     DoesNotLoad,
+    /// The task runs, and no checkpoint is begun.
+    #[error("the task has been running for longer than the interval, and no checkpoint was begun")]
+    NoCheckpoint,
     /// Attempts beyond the policy.
     #[error("{op} was attempted {attempt} times in a row")]
     TooManyAttempts {

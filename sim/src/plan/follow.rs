@@ -3,7 +3,7 @@
 use vmtask_core::{Input, Machine};
 
 use super::{Anchor, Line};
-use crate::act::{Act, Director, Moment, phase_key};
+use crate::act::{Act, Director, Moment, Options, dishonest, phase_key};
 
 impl Anchor {
     fn matches(self, moment: &Moment) -> bool {
@@ -12,7 +12,7 @@ impl Anchor {
             (Self::Write(n), Moment::Write(m))
             | (Self::Fence(n), Moment::Fence(m))
             | (Self::Event(n), Moment::Event(m)) => n == m,
-            (Self::After(wanted), Moment::Between { mark, .. }) => wanted == mark,
+            (Self::After(wanted), Moment::Between { mark, happened, .. }) => wanted == mark || wanted == happened,
             (Self::Phase { phase, number, .. }, Moment::Between { phase: now, .. }) => {
                 let (place, has) = phase_key(now);
                 place == phase && (number.is_none() || number == has)
@@ -22,48 +22,95 @@ impl Anchor {
     }
 }
 
+/// What a line has seen so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    done: bool,
+    /// How often the phase that it names was entered, whether the task is in it, and when the right entry was.
+    entries: u16,
+    inside: bool,
+    entered: Option<u64>,
+}
+
+impl Progress {
+    /// Whether the line's time has come.
+    fn follow(&mut self, line: &Line, moment: &Moment) -> bool {
+        let here = line.anchor.matches(moment);
+        let (Anchor::Phase { nth, later, .. }, Moment::Between { at, .. }) = (line.anchor, *moment) else {
+            return here;
+        };
+        if here && !self.inside {
+            self.entries = self.entries.saturating_add(1);
+        }
+        self.inside = here;
+        if here && self.entries >= nth {
+            let entered = *self.entered.get_or_insert(at);
+            return at >= entered.saturating_add(later.unwrap_or(0));
+        }
+        false
+    }
+}
+
+/// A line that was not possible at its moment.
+#[derive(Clone, Debug)]
+pub struct Impossible {
+    /// Its place among the lines.
+    pub place: usize,
+    /// Why not.
+    pub why: &'static str,
+    /// What would have been.
+    pub instead: Vec<Act>,
+}
+
 /// Lets happen what a plan says, and what another director adds.
 #[derive(Debug)]
 pub struct Script<'a, D> {
     lines: &'a [Line],
-    done: Vec<bool>,
-    /// For each line that waits for a phase and a time: when that phase was first entered.
-    entered: Vec<Option<u64>>,
+    progress: Vec<Progress>,
     /// Lines whose moment came, but at which they were not possible.
-    pub impossible: Vec<Line>,
+    pub impossible: Vec<Impossible>,
     beside: D,
 }
 
 impl<'a, D: Director> Script<'a, D> {
     /// Follows `lines`; whatever they leave open is up to `beside`.
     pub fn new(lines: &'a [Line], beside: D) -> Self {
-        Self { lines, done: vec![false; lines.len()], entered: vec![None; lines.len()], impossible: vec![], beside }
+        Self { lines, progress: vec![Progress::default(); lines.len()], impossible: vec![], beside }
     }
 
-    /// Lines whose moment never came.
-    pub fn never(&self) -> impl Iterator<Item = Line> + '_ {
-        self.lines.iter().zip(&self.done).filter(|(_, done)| !**done).map(|(line, _)| *line)
+    /// The places of the lines whose moment never came.
+    pub fn never(&self) -> impl Iterator<Item = usize> + '_ {
+        self.progress.iter().enumerate().filter(|(_, progress)| !progress.done).map(|(place, _)| place)
     }
 }
 
 impl<D: Director> Director for Script<'_, D> {
-    fn direct(&mut self, moment: &Moment, options: &[Act]) -> usize {
-        for ((line, done), entered) in self.lines.iter().zip(&mut self.done).zip(&mut self.entered) {
-            if *done || !line.anchor.matches(moment) {
-                continue;
-            }
-            if let (Anchor::Phase { later: Some(later), .. }, Moment::Between { at, .. }) = (line.anchor, *moment)
-                && at < *entered.get_or_insert(at) + later
-            {
-                continue;
-            }
-            *done = true;
-            match options.iter().position(|act| *act == line.act) {
-                Some(at) => return at + 1,
-                None => self.impossible.push(*line),
+    /// A plan may name other times and numbers than are tried by an exploration, where anything of the kind is possible.
+    fn widen(&mut self, moment: &Moment, options: &mut Options) {
+        for (line, progress) in self.lines.iter().zip(&self.progress) {
+            let open = !progress.done && line.anchor.matches(moment);
+            if open && options.as_slice().iter().any(|act| act.is_akin(line.act)) {
+                options.offer(line.act);
             }
         }
-        self.beside.direct(moment, options)
+    }
+
+    fn direct(&mut self, moment: &Moment, options: &[Act]) -> usize {
+        let mut choice = None;
+        for (place, (line, progress)) in self.lines.iter().zip(&mut self.progress).enumerate() {
+            // Each sees every moment, also those at which something else happens.
+            let now = progress.follow(line, moment) && !progress.done;
+            if !now || choice.is_some() {
+                continue;
+            }
+            progress.done = true;
+            choice = options.iter().position(|act| *act == line.act);
+            if choice.is_none() {
+                let why = why_not(line.act, moment);
+                self.impossible.push(Impossible { place, why, instead: options.to_vec() });
+            }
+        }
+        choice.map_or_else(|| self.beside.direct(moment, options), |at| at + 1)
     }
 
     fn before(&mut self, machine: &Machine, input: &Input) {
@@ -72,6 +119,21 @@ impl<D: Director> Director for Script<'_, D> {
 
     fn tell(&mut self, at: u64, what: &crate::trace::Told) {
         self.beside.tell(at, what);
+    }
+}
+
+/// Why something is not possible at a moment of its kind.
+const fn why_not(act: Act, moment: &Moment) -> &'static str {
+    match (act, moment) {
+        (Act::Fail(kind), Moment::Command(op, _)) => match dishonest(*op, kind) {
+            Some(why) => why,
+            None => "no adapter answers so",
+        },
+        (Act::GuestStop, _) => "the VM is off",
+        (Act::GuestReboot | Act::GuestHang | Act::AgentDies, _) => "the VM does not run",
+        (Act::ProgramEnds, _) => "the program does not run",
+        (Act::Spoil(_), _) => "no checkpoint is whole after this command",
+        _ => "it does not concern this command",
     }
 }
 
@@ -91,6 +153,10 @@ impl<D: Director> Scribe<D> {
 }
 
 impl<D: Director> Director for Scribe<D> {
+    fn widen(&mut self, moment: &Moment, options: &mut Options) {
+        self.inner.widen(moment, options);
+    }
+
     fn direct(&mut self, moment: &Moment, options: &[Act]) -> usize {
         let choice = self.inner.direct(moment, options);
         if let Some(&act) = choice.checked_sub(1).and_then(|at| options.get(at)) {

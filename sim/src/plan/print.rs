@@ -4,12 +4,13 @@ use std::fmt;
 
 use vmtask_core::{FaultKind, Request};
 
-use super::{Anchor, Expect, Line, Plan, Seed};
+use super::{Anchor, Expect, Line, PLAN_VERSION, Plan, Seed};
 use crate::act::{Act, Mark, PHASES, Stale};
 use crate::guest::Health;
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "version {PLAN_VERSION}")?;
         writeln!(f, "scenario {}", self.profile.name())?;
         if let Some(Seed { seed, faults, requests }) = self.seed {
             writeln!(f, "seed {seed} faults {faults} requests {requests}")?;
@@ -57,8 +58,11 @@ impl Anchor {
             Self::After(Mark::Late(n)) => named("Late", n, ""),
             Self::After(Mark::Done(n)) => named("Act", n, ""),
             Self::After(Mark::Other(n)) => named("Other", n, ""),
-            Self::Phase { phase, number, later } => {
-                let number = number.map_or_else(String::new, |n| format!("({n})"));
+            Self::Phase { phase, number, nth, later } => {
+                let mut number = number.map_or_else(String::new, |n| format!("({n})"));
+                if nth != 1 {
+                    number += &format!("#{nth}");
+                }
                 let name = PHASES.get(phase).copied().unwrap_or("Created");
                 match later {
                     None => (format!("at {name}{number}"), ""),

@@ -305,7 +305,7 @@ impl System {
                 options.push(act);
             }
         }
-        let act = self.consult(director, Moment::Event(nth), &options);
+        let act = self.consult(director, Moment::Event(nth), &mut options);
         let boot = self.world.boot;
         let at = self.now + if act == Some(Act::DelayEvent) { TICK } else { 0 };
         if act != Some(Act::LoseEvent) {

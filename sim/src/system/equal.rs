@@ -1,8 +1,8 @@
 //! When two states are the same state.
 
-use vmtask_core::{Boot, Phase, Record};
+use vmtask_core::{Boot, Command, Phase, Record};
 
-use super::{Job, SUSPENDED, System};
+use super::{Job, Late, SUSPENDED, System};
 use crate::act::Act;
 
 impl System {
@@ -41,7 +41,11 @@ impl System {
         let after = |at: u64| at.saturating_sub(self.now);
         let too_late = |j: &Job| (j.act == Some(Act::LateReply)).then(|| after(j.too_late));
         self.worker.map(|j| (j.command.op, after(j.at), j.act, too_late(&j))).hash(h);
-        self.late.map(|l| l.map(|l| (l.command.op, l.steps, self.spy.is_awaited(l.command.id)))).hash(h);
+        let late = |late: Late| {
+            let Command { id, boot, op, .. } = late.command;
+            (op, late.steps, self.spy.is_awaited(id), self.spy.boot == Some(boot))
+        };
+        self.late.map(|l| l.map(late)).hash(h);
         for mail in self.replies.iter().flatten() {
             (after(mail.at), self.spy.is_awaited(mail.what.0), mail.what.1).hash(h);
         }
@@ -55,6 +59,8 @@ impl System {
             // When its user resumes it, even if something else has to be over first.
             self.now.saturating_sub(self.phase_since).min(SUSPENDED).hash(h);
         }
+        // How long it has been running as long as that matters.
+        self.checkpoint_overdue_in().hash(h);
         self.spy.hash_into(h, self.now, now);
         hasher.finish128()
     }

@@ -1,8 +1,6 @@
 //! What happens because somebody wants it, or because fate does: requests, crashes, guests that stop.
 
-use vmtask_core::{
-    Accepted, Boot, CommandId, Event, Input, Instant, JournalSeq, Machine, OpKind, Phase, Reply, Request,
-};
+use vmtask_core::{Boot, CommandId, Event, Input, Instant, JournalSeq, Machine, OpKind, Phase, Reply, Request};
 
 use super::{BEFORE, Budget, System};
 use crate::act::{Act, Director, Mark, Moment, Options, Stale, between_options};
@@ -13,15 +11,20 @@ use crate::trace::Told;
 
 impl System {
     /// Whether something special happened now.
-    pub(super) fn interfere(&mut self, scenario: &Scenario, director: &mut impl Director) -> Result<bool, Violation> {
+    pub(super) fn interfere(
+        &mut self,
+        scenario: &Scenario,
+        director: &mut impl Director,
+        happened: Mark,
+    ) -> Result<bool, Violation> {
         let Budget { faults, requests, .. } = self.budget;
         if faults == 0 && requests == 0 {
             return Ok(false);
         }
         let mut options = Options::new();
         between_options(&self.world, faults > 0, requests > 0, &mut options);
-        let moment = Moment::Between { mark: self.mark, phase: self.phase, at: self.now };
-        let Some(act) = self.consult(director, moment, &options) else { return Ok(false) };
+        let moment = Moment::Between { mark: self.mark, happened, phase: self.phase, at: self.now };
+        let Some(act) = self.consult(director, moment, &mut options) else { return Ok(false) };
         self.counts.done += 1;
         self.mark = Mark::Done(self.counts.done);
         self.perform(scenario, director, act)?;
@@ -85,7 +88,7 @@ impl System {
     ) -> Result<(), Violation> {
         let verdict = self.tell_machine(scenario, director, Input::Request(request))?;
         let over = self.machine.phase() == Phase::Ended;
-        self.spy.requested(self.now, request, verdict == Some(Accepted::Applied), over)
+        self.spy.requested(self.now, request, verdict, over)
     }
 
     pub(super) fn lose_power(&mut self, scenario: &Scenario, director: &mut impl Director) -> Result<(), Violation> {

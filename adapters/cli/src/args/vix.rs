@@ -13,9 +13,14 @@ pub(crate) const HOST_PASSWORD: &str = "VMTASK_VIX_HOST_PASSWORD";
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "With --hypervisor vix")]
 pub(crate) struct VixArgs {
-    /// The virtual machine that is the platform, prepared with VMware Tools and a user, and powered off: its .vmx file,
-    /// or "[DATASTORE] DIR/X.vmx" where the product has an inventory
-    #[arg(long = "vix-vm", value_name = "VMX", required_if_eq("hypervisor", "vix"))]
+    // No documentation comment: rustdoc would take the brackets for a link.
+    #[arg(
+        long = "vix-vm",
+        value_name = "VMX",
+        help = "The virtual machine that is the platform, prepared with VMware Tools and a user, and powered off: its \
+                .vmx file, or \"[DATASTORE] DIR/X.vmx\" where the product has an inventory",
+        required_if_eq("hypervisor", "vix")
+    )]
     pub(crate) vm: Option<String>,
 
     /// The user in the guest who runs the program. The password is asked for, unless --vix-password-file or

@@ -1,22 +1,22 @@
 //! `vmsim`: one simulated run, every run within a budget of faults and requests, or many random ones.
 //!
 //! Exit codes: 0 all promises kept; 1 a promise was broken, or an expectation of a plan was not met; 2 bad input;
-//! 3 the search was given up before it was complete.
+//! 3 the search was given up before it was complete; 130 it was interrupted, and what was found so far is printed.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stderr, reason = "a command-line tool talks through these")]
 
-/// A line on standard output. Whoever reads may have had enough: `vmsim ... | head` is no error.
+/// A line on standard output.
 macro_rules! line {
     ($($text:tt)*) => {
-        let _ = { use std::io::Write as _; writeln!(std::io::stdout(), $($text)*) };
+        $crate::print(format_args!("{}\n", format_args!($($text)*)))
     };
 }
 
-/// Text on standard output, likewise.
+/// Text on standard output.
 macro_rules! text {
     ($($text:tt)*) => {
-        let _ = { use std::io::Write as _; write!(std::io::stdout(), $($text)*) };
+        $crate::print(format_args!($($text)*))
     };
 }
 
@@ -55,10 +55,10 @@ enum Command {
         #[arg(long)]
         seed: Option<u64>,
         /// With a seed: at most so many faults.
-        #[arg(long, default_value_t = 2)]
+        #[arg(long, default_value_t = 2, requires = "seed")]
         faults: u8,
         /// With a seed: at most so many requests.
-        #[arg(long, default_value_t = 1)]
+        #[arg(long, default_value_t = 1, requires = "seed")]
         requests: u8,
         /// Which hypervisor, if no plan says so.
         #[arg(long, value_enum, default_value_t = Scenario::Qemu)]
@@ -90,7 +90,7 @@ enum Command {
         #[arg(long, value_enum)]
         scenario: Option<Scenario>,
         /// A command that hangs acts up to so many steps later, or never.
-        #[arg(long, default_value_t = 6)]
+        #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u8).range(..=i64::from(Breadth::MAX_LATEST)))]
         latest: u8,
         /// Give up after so many states.
         #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
@@ -111,10 +111,10 @@ enum Command {
     /// Random runs, each in a world that likes other faults; then the weather calms down and every task must end.
     Swarm {
         /// For so long.
-        #[arg(long, default_value_t = 30, conflicts_with = "runs")]
+        #[arg(long, default_value_t = 30, conflicts_with = "runs", value_parser = clap::value_parser!(u64).range(1..))]
         seconds: u64,
         /// So many runs instead: the same ones for the same seed and number of threads.
-        #[arg(long)]
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
         runs: Option<u64>,
         /// Repeats a series.
         #[arg(long)]
@@ -189,10 +189,25 @@ impl From<Scenario> for Profile {
     }
 }
 
+/// Whoever reads may have had enough: `vmsim ... | head` is no error. But what nobody can have read (a full disk) must not
+/// count as told.
+fn print(text: std::fmt::Arguments<'_>) {
+    use std::io::{ErrorKind, Write as _};
+    let mut out = std::io::stdout();
+    match out.write_fmt(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("vmsim: cannot write to standard output: {error}");
+            std::process::exit(2);
+        }
+        _ => {}
+    }
+}
+
 fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::Run { plan, seed, faults, requests, scenario, quiet, json } => {
-            let given = plan.map_or_else(|| Ok(Plan { profile: scenario.into(), ..Plan::default() }), |p| read(&p));
+            let profile = scenario.into();
+            let given = plan.map_or_else(|| Ok(Plan { profile, ..Plan::default() }), |path| read(&path, profile));
             given.map(|mut plan| {
                 if let Some(seed) = seed {
                     plan.seed = Some(Seed { seed, faults, requests });
@@ -200,7 +215,7 @@ fn main() -> ExitCode {
                 run(&plan, quiet, json)
             })
         }
-        Command::Replay { plan, json } => read(&plan).map(|plan| run(&plan, false, json)),
+        Command::Replay { plan, json } => read(&plan, Profile::default()).map(|plan| run(&plan, false, json)),
         Command::Explore { faults, requests, scenario, latest, max_states, memory, seconds, threads, json } => {
             let profiles = scenario.map_or_else(|| Profile::ALL.to_vec(), |s| vec![s.into()]);
             let budget = Budget::of(faults, requests);
@@ -233,15 +248,16 @@ fn main() -> ExitCode {
     })
 }
 
-fn read(path: &str) -> Result<Plan, String> {
-    let text = if path == "-" {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).map(|_| text)
+/// A plan, about `profile` if it does not say which.
+fn read(path: &str, profile: Profile) -> Result<Plan, String> {
+    let bytes = if path == "-" {
+        let mut bytes = vec![];
+        std::io::stdin().read_to_end(&mut bytes).map(|_| bytes)
     } else {
-        std::fs::read_to_string(path)
+        std::fs::read(path)
     };
-    let text = text.map_err(|error| format!("cannot read the plan {path}: {error}"))?;
-    text.parse().map_err(|error| format!("{path}: {error}"))
+    let bytes = bytes.map_err(|error| format!("cannot read the plan {path}: {error}"))?;
+    Plan::read_bytes(&bytes, profile).map_err(|error| format!("{path}: {error}"))
 }
 
 fn run(plan: &Plan, quiet: bool, json: bool) -> ExitCode {

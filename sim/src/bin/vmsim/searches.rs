@@ -5,13 +5,15 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use vmtask_sim::{
-    Breadth, Budget, Cell, Coverage, Exploration, Explorer, Finding, Profile, Swarm, matrix_svg, states_svg,
+    Breadth, Budget, Cell, Coverage, Exploration, Explorer, Finding, GivenUp, Profile, Swarm, matrix_svg, states_svg,
 };
 
 use crate::BANNER;
@@ -31,12 +33,14 @@ pub(crate) struct Search {
 /// With one thing that goes otherwise at first, then with two, and so on: a search that is given up has been complete up
 /// to some number, and the first run that breaks a promise has as few as possible.
 pub(crate) fn explore(search: &Search, json: bool) -> ExitCode {
+    let interrupt = interrupt();
     if !json {
         line!("{BANNER}");
     }
     let started = Instant::now();
     let (mut broken, mut complete) = (0, true);
     let workers = search.threads.unwrap_or_else(processors);
+    let mut looked_at = vec![];
     'search: for acts in 0..=search.budget.acts {
         for &profile in &search.profiles {
             let explorer = Explorer {
@@ -45,6 +49,7 @@ pub(crate) fn explore(search: &Search, json: bool) -> ExitCode {
                 memory: search.memory,
                 time: search.time.map(|time| time.saturating_sub(started.elapsed())),
                 workers,
+                interrupt: Arc::clone(&interrupt),
                 ..Explorer::new(profile, search.budget.at_most(acts))
             };
             let since = Instant::now();
@@ -53,9 +58,14 @@ pub(crate) fn explore(search: &Search, json: bool) -> ExitCode {
             bar.finish_and_clear();
             broken += found.findings.len();
             complete &= found.given_up.is_none();
+            looked_at.push((profile, acts, found.given_up));
             let seconds = since.elapsed().as_secs_f64();
             if json {
-                line!("{}", summary_of_exploration(&explorer, &found, seconds));
+                let mut summary = summary_of_exploration(&explorer, &found, seconds);
+                if !complete {
+                    summary["searches"] = HowFar::of(search, &looked_at).json();
+                }
+                line!("{summary}");
             } else {
                 text!("{}", story_of_exploration(&explorer, &found, seconds));
             }
@@ -67,14 +77,84 @@ pub(crate) fn explore(search: &Search, json: bool) -> ExitCode {
             break;
         }
     }
+    if !complete && !json {
+        line!("{}", HowFar::of(search, &looked_at));
+    }
     if !json {
         line!("{:.1} s in all, {workers} threads\n{BANNER}", started.elapsed().as_secs_f64());
     }
     match (broken, complete) {
+        _ if interrupt.load(Ordering::Relaxed) => ExitCode::from(INTERRUPTED),
         (0, true) => ExitCode::SUCCESS,
         (0, false) => ExitCode::from(3),
         _ => ExitCode::from(1),
     }
+}
+
+/// What a search that was given up has looked at, in words: scenarios with numbers of deviations.
+struct HowFar {
+    complete: Vec<(Profile, u8)>,
+    given_up: Vec<(Profile, u8, GivenUp)>,
+    not_looked_at: Vec<(Profile, u8)>,
+}
+
+impl HowFar {
+    fn of(search: &Search, looked_at: &[(Profile, u8, Option<GivenUp>)]) -> Self {
+        let all = (0..=search.budget.acts).flat_map(|acts| search.profiles.iter().map(move |&profile| (profile, acts)));
+        let known = |(profile, acts): &(Profile, u8)| looked_at.iter().any(|(p, a, _)| (p, a) == (profile, acts));
+        Self {
+            complete: looked_at.iter().filter(|l| l.2.is_none()).map(|&(profile, acts, _)| (profile, acts)).collect(),
+            given_up: looked_at.iter().filter_map(|&(profile, acts, why)| Some((profile, acts, why?))).collect(),
+            not_looked_at: all.filter(|pair| !known(pair)).collect(),
+        }
+    }
+
+    fn json(&self) -> Value {
+        let pair = |&(profile, acts): &(Profile, u8)| json!({ "scenario": profile.name(), "acts": acts });
+        json!({
+            "complete": self.complete.iter().map(pair).collect::<Vec<_>>(),
+            "given_up": self.given_up.iter().map(|(profile, acts, why)| json!({
+                "scenario": profile.name(), "acts": acts, "why": why.to_string(),
+            })).collect::<Vec<_>>(),
+            "not_looked_at": self.not_looked_at.iter().map(pair).collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl std::fmt::Display for HowFar {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let list = |pairs: &[(Profile, u8)]| {
+            let mut words: Vec<String> = vec![];
+            for acts in 0..=u8::MAX {
+                let names: Vec<_> = pairs.iter().filter(|pair| pair.1 == acts).map(|pair| pair.0.name()).collect();
+                if !names.is_empty() {
+                    words.push(format!("{acts} ({})", names.join(", ")));
+                }
+            }
+            if words.is_empty() { "none".into() } else { words.join(", ") }
+        };
+        writeln!(f, "complete, by deviations from a calm run: {}", list(&self.complete))?;
+        for (profile, acts, why) in &self.given_up {
+            writeln!(f, "given up: {acts} ({}), because {why}", profile.name())?;
+        }
+        write!(f, "not looked at: {}", list(&self.not_looked_at))
+    }
+}
+
+/// The exit code of a program that was interrupted from the keyboard, as shells have it.
+const INTERRUPTED: u8 = 130;
+
+/// Set once somebody interrupts: what was found so far is told. A second time ends the process at once.
+fn interrupt() -> Arc<AtomicBool> {
+    let flag = Arc::new(AtomicBool::new(false));
+    #[cfg(unix)]
+    {
+        use signal_hook::consts::SIGINT;
+        // If there is nobody to listen to, an interrupt ends the process as ever.
+        let _ = signal_hook::flag::register_conditional_shutdown(SIGINT, INTERRUPTED.into(), Arc::clone(&flag))
+            .and_then(|_| signal_hook::flag::register(SIGINT, Arc::clone(&flag)));
+    }
+    flag
 }
 
 /// On a terminal only.
@@ -156,6 +236,7 @@ pub(crate) struct Series {
 }
 
 pub(crate) fn swarm(series: &Series, json: bool) -> ExitCode {
+    let interrupt = interrupt();
     let seed = series.seed.unwrap_or_else(|| {
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64 % 1_000_000_007)
     });
@@ -164,14 +245,17 @@ pub(crate) fn swarm(series: &Series, json: bool) -> ExitCode {
         line!("{BANNER}\nseed {seed}, {threads} threads");
     }
     let started = Instant::now();
+    let interrupted = || interrupt.load(Ordering::Relaxed);
     let swarms: Vec<Swarm> = thread::scope(|scope| {
         let one = |thread: usize| {
             let mut swarm = Swarm::new(seed.wrapping_add(thread as u64), &series.profiles);
             // As evenly as it goes.
             let share = series.runs.map(|runs| (runs + thread as u64) / threads as u64);
+            let interrupted = &interrupted;
             move || {
                 let until = Duration::from_secs(series.seconds);
-                while share.map_or_else(|| started.elapsed() < until, |share| swarm.runs < share) {
+                let goes_on = |runs| share.map_or_else(|| started.elapsed() < until, |share| runs < share);
+                while goes_on(swarm.runs) && !interrupted() {
                     swarm.run();
                 }
                 swarm
@@ -195,10 +279,14 @@ pub(crate) fn swarm(series: &Series, json: bool) -> ExitCode {
                 "simulated": true, "seed": seed, "threads": threads, "seconds": seconds, "runs": runs, "steps": steps,
                 "faults_and_requests": acts,
                 "cells": { "met": met, "impossible": impossible, "missed": missed },
+                "interrupted": interrupted(),
                 "violations": violations(&findings),
             })
         );
     } else {
+        if interrupted() {
+            line!("interrupted: this is what there was so far");
+        }
         line!(
             "{runs} runs with {acts} faults and requests, {steps} steps, in {seconds:.1} s: {:.0} runs a second\n\
              {met} cells of the table met, {impossible} impossible, {missed} missed\n{} violations",
@@ -207,6 +295,9 @@ pub(crate) fn swarm(series: &Series, json: bool) -> ExitCode {
         );
         text!("{}", story_of_findings(&findings));
         line!("{BANNER}");
+    }
+    if interrupted() {
+        return ExitCode::from(INTERRUPTED);
     }
     ExitCode::from(u8::from(!whole || !findings.is_empty()))
 }
@@ -218,6 +309,11 @@ pub(crate) fn coverage(
     states: Option<&Path>,
     json: bool,
 ) -> Result<ExitCode, String> {
+    if let (Some(svg), Some(states)) = (svg, states)
+        && svg == states
+    {
+        return Err(format!("--svg and --states name the same file, {}: one would overwrite the other", svg.display()));
+    }
     let mut swarm = Swarm::new(seed, &Profile::ALL);
     swarm.cover(runs);
     let coverage = &swarm.coverage;

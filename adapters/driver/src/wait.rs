@@ -1,13 +1,16 @@
-//! How long something may be waited for, and by whose leave.
+//! For adapters: how long something may be waited for, and by whose leave; and whether a command is still on its way.
 //!
-//! Everything that can block takes a [`Wait`]: it ends at its deadline, and at once (within [`TICK`]) when the command
-//! that it works for is fenced. Nothing in this crate waits without one.
+//! Whatever can block in an adapter takes a [`Wait`]: it ends at its deadline, and at once (within [`TICK`]) when the
+//! command that it works for is fenced.
 
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use vmtask_driver::EffectToken;
+use vmtask_core::{Command, CommandId, OpKind};
 
-/// How often a waiting thread looks whether its command has been fenced, and at its job in case the callback is lost.
+use crate::port::{EffectToken, PortError};
+
+/// How often a waiting thread looks whether its command has been fenced.
 pub const TICK: Duration = Duration::from_millis(50);
 
 /// Why a wait ended without what was waited for.
@@ -35,7 +38,7 @@ impl<'a> Wait<'a> {
         Self { until: Instant::now() + most, token: Some(token) }
     }
 
-    /// Waits on nobody's behalf: watchers, fences, programs that use VIX directly.
+    /// Waits on nobody's behalf: watchers, fences, programs without a driver.
     #[must_use]
     pub fn most(most: Duration) -> Wait<'static> {
         Wait { until: Instant::now() + most, token: None }
@@ -45,6 +48,12 @@ impl<'a> Wait<'a> {
     #[must_use]
     pub fn at_most(self, most: Duration) -> Self {
         Self { until: self.until.min(Instant::now() + most), ..self }
+    }
+
+    /// The same command, with `most` from now, whatever the deadline was.
+    #[must_use]
+    pub fn renewed(self, most: Duration) -> Self {
+        Self { until: Instant::now() + most, ..self }
     }
 
     /// How long may be slept or blocked now: more than nothing, and no longer than a tick.
@@ -82,10 +91,67 @@ impl<'a> Wait<'a> {
     ///
     /// # Errors
     /// [`Stop::Fenced`]; then nothing was started.
-    pub(crate) fn act<T>(&self, start: impl FnOnce() -> T) -> Result<T, Stop> {
+    pub fn act<T>(&self, start: impl FnOnce() -> T) -> Result<T, Stop> {
         match self.token {
             None => Ok(start()),
             Some(token) => token.act(start).map_err(|_| Stop::Fenced),
+        }
+    }
+}
+
+/// Which command is being carried out, so that a fence can wait for it to come back.
+#[derive(Debug, Default)]
+pub struct Busy {
+    command: Mutex<Option<(CommandId, OpKind)>>,
+    done: Condvar,
+}
+
+impl Busy {
+    fn lock(&self) -> MutexGuard<'_, Option<(CommandId, OpKind)>> {
+        self.command.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes the command for as long as it is being carried out. One that was fenced before it got here does nothing.
+    ///
+    /// # Errors
+    /// Those of `carry_out`.
+    pub fn carry_out<T>(
+        &self,
+        command: &Command,
+        token: &EffectToken,
+        carry_out: impl FnOnce() -> Result<T, PortError>,
+    ) -> Result<T, PortError> {
+        *self.lock() = Some((command.id, command.op.kind()));
+        let result = token.act(|| ()).and_then(|()| carry_out());
+        let mut busy = self.lock();
+        // An abandoned command that comes back late must not hide the one that came after it.
+        if busy.is_some_and(|(id, _)| id == command.id) {
+            *busy = None;
+        }
+        drop(busy);
+        self.done.notify_all();
+        result
+    }
+
+    /// What is being carried out.
+    #[must_use]
+    pub fn kind(&self) -> Option<OpKind> {
+        self.lock().map(|(_, kind)| kind)
+    }
+
+    /// Waits until nothing older than or equal to `id` is being carried out.
+    ///
+    /// # Errors
+    /// What it was, if it did not come back.
+    pub fn wait_idle(&self, id: CommandId, most: Duration) -> Result<(), OpKind> {
+        let command = self.lock();
+        let (command, _) = self
+            .done
+            .wait_timeout_while(command, most, |command| command.is_some_and(|(busy, _)| busy <= id))
+            .unwrap_or_else(PoisonError::into_inner);
+        match *command {
+            Some((busy, kind)) if busy <= id => Err(kind),
+            _ => Ok(()),
         }
     }
 }
