@@ -49,7 +49,7 @@ fn stdout(output: &Output) -> String {
 const NOTHING_INSTALLED: (i32, &str) = if cfg!(target_os = "linux") {
     (212, "vmtask platform build x86_64-pc-linux-gnu")
 } else {
-    (213, "`--hypervisor sim` shows a simulated run")
+    (213, "use `--hypervisor vix` with a product of VMware's")
 };
 
 const GOOD: &str = "name = \"good\"\nplatform = \"x86_64-pc-linux-gnu\"\n[program]\npath = \"/bin/true\"\n";
@@ -103,6 +103,7 @@ fn an_error_is_an_object_for_programs_too() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
 fn doctor_says_no_where_there_is_no_platform_and_names_the_line() {
     let den = Den::new();
     let output = den.vmtask(&["doctor", "--json"]);

@@ -133,6 +133,8 @@ fn of_code(function: Function, error: u16) -> FaultKind {
         | code::EMPTY_PASSWORD_NOT_ALLOWED_IN_GUEST
         | INVALID_LOGIN_CREDENTIALS
         | GUEST_AUTHTYPE_DISABLED => FaultKind::AuthRejected,
+        // The guest that it was started in is gone, and what it did with it.
+        code::NO_SUCH_PROCESS if function == Function::VmRunProgramInGuest => FaultKind::Unknown,
         // Nobody knows what came of it.
         code::FAIL
         | code::VMDB
