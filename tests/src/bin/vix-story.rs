@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Parser;
 use vmtask_tests::conformance::vix::{Guest, Place, Vix};
 use vmtask_tests::conformance::{stories, vix_faults};
+use vmtask_tests::wait::until;
 
 #[derive(Parser)]
 struct Args {
@@ -30,4 +31,6 @@ fn main() {
         (None, Some((_, story))) => story(&vix),
         (None, None) => panic!("no story {:?}", args.story),
     }
+    // A worker that was abandoned gives back what it holds when its call returns.
+    until("abandoned workers", || vix.place.alive().iter().all(|kind| kind.starts_with("leaked")).then_some(()));
 }
