@@ -188,7 +188,9 @@ fn hint(function: FunctionName, code: u16) -> &'static str {
         error_code::WRAPPER_MULTIPLE_SERVICEPROVIDERS => {
             "; one process can use one product only: start another process"
         }
-        error_code::NOT_SUPPORTED => "; this product does not have it (VIX 1.13 reference, support matrix)",
+        error_code::NOT_SUPPORTED => {
+            "; this product does not have it (VIX 1.13 reference, support matrix), or not for this virtual machine"
+        }
         error_code::INVALID_ARG if matches!(function.0, Function::HostConnect) => {
             "; a product whose licence has expired answers this, too"
         }
@@ -223,7 +225,10 @@ pub enum LoadError {
         by: String,
     },
     /// The operating system does not load it.
-    #[error("the VIX library {path:?} cannot be loaded: {what}; is it for this computer's {} bits?", usize::BITS)]
+    #[error(
+        "the VIX library {path:?} cannot be loaded: {what} (it must be for {} bits, and what it needs must be there)",
+        usize::BITS
+    )]
     Load {
         /// The file.
         path: PathBuf,

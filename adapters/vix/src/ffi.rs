@@ -160,7 +160,11 @@ pub(crate) enum LoadFailure {
 impl Loaded {
     /// Loads a file and looks up every function.
     pub(crate) fn load(path: &Path) -> Result<Self, LoadFailure> {
-        let library = open(path).map_err(|error| LoadFailure::System(error.to_string()))?;
+        let library = open(path).map_err(|error| {
+            // The system's own words are the error's source.
+            let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            LoadFailure::System(why)
+        })?;
         let (table, missing) = Table::resolve(&library);
         if !missing.is_empty() {
             return Err(LoadFailure::Missing(missing));

@@ -109,7 +109,7 @@ pub(crate) fn make(setup: &Setup, home: &Home, host: &Host, wait: &Wait<'_>) -> 
     });
     let platform = platform.map_err(|error| platform_fault(setup, &error))?;
     match home.origin {
-        Origin::LinkedClone => clone(&platform, home, wait).map_err(|error| platform_fault(setup, &error))?,
+        Origin::LinkedClone => clone(setup, &platform, home, wait)?,
         Origin::Copy => copy(setup, &platform, dir, wait)?,
         Origin::InPlace => {}
     }
@@ -129,35 +129,45 @@ fn platform_fault(setup: &Setup, error: &Error) -> PortError {
     fault
 }
 
-fn clone(platform: &Vm, home: &Home, wait: &Wait<'_>) -> Result<(), Error> {
-    let baseline = baseline_of(platform, wait)?;
+fn clone(setup: &Setup, platform: &Vm, home: &Home, wait: &Wait<'_>) -> Result<(), PortError> {
+    let baseline = baseline_of(setup, platform, wait)?;
     if let Some(dir) = &home.dir {
         // The directory itself is the clone's to make.
         let _ = std::fs::create_dir_all(dir.parent().unwrap_or(dir));
     }
-    platform.clone_to(Some(&baseline), CloneKind::Linked, &home.vmx, wait).map(drop)
+    let cloned = platform.clone_to(Some(&baseline), CloneKind::Linked, &home.vmx, wait);
+    cloned.map(drop).map_err(|error| platform_fault(setup, &error))
 }
 
 /// The snapshot of the platform's VM that clones are made from. Made once, while it is off.
-fn baseline_of(platform: &Vm, wait: &Wait<'_>) -> Result<Snapshot, Error> {
-    match platform.named_snapshot(BASELINE) {
-        Err(error) if error.is(error_code::SNAPSHOT_NOTFOUND) => platform.snapshot(BASELINE, DESCRIPTION, false, wait),
+fn baseline_of(setup: &Setup, platform: &Vm, wait: &Wait<'_>) -> Result<Snapshot, PortError> {
+    let found = match platform.named_snapshot(BASELINE) {
+        Err(error) if error.is(error_code::SNAPSHOT_NOTFOUND) => {
+            must_be_off(platform, &format!("taking the snapshot {BASELINE} of {}", setup.vm))?;
+            platform.snapshot(BASELINE, DESCRIPTION, false, wait)
+        }
         // Two tasks have made it at the same time: they are equal.
         Err(error) if error.is(error_code::SNAPSHOT_NONUNIQUE_NAME) => {
             let named = |snapshot: &Snapshot| snapshot.name().is_ok_and(|name| name == BASELINE);
-            platform.snapshots()?.into_iter().find(named).ok_or(error)
+            platform.snapshots().and_then(|all| all.into_iter().find(named).ok_or(error))
         }
         found => found,
+    };
+    found.map_err(|error| platform_fault(setup, &error))
+}
+
+/// Whoever uses it goes on changing what is on its disks.
+fn must_be_off(platform: &Vm, what: &str) -> Result<(), PortError> {
+    let state = platform.power_state().map_err(during(what))?;
+    if state.is_off() {
+        return Ok(());
     }
+    Err(PortError::new(FaultKind::Fatal, format!("{what}: it is {state}; shut it down, and run the task again")))
 }
 
 fn copy(setup: &Setup, platform: &Vm, dir: &Path, wait: &Wait<'_>) -> Result<(), PortError> {
     let what = format!("copying {}", setup.vm);
-    let state = platform.power_state().map_err(during(&what))?;
-    if !state.is_off() {
-        let text = format!("{what}: it is {state}; shut it down, for its files can only be copied while it is off");
-        return Err(PortError::new(FaultKind::Fatal, text));
-    }
+    must_be_off(platform, &what)?;
     let from = Home::platform_dir(setup)
         .ok_or_else(|| PortError::new(FaultKind::Fatal, format!("{what}: its files are not on this computer")))?;
     tree::copy(&from, dir, &|| wait.tick().is_ok()).map_err(|error| tree_fault(&what, &error, wait))

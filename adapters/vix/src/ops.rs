@@ -277,6 +277,8 @@ impl VixVm {
                     );
                     return Err(PortError::new(error.kind(), text));
                 }
+                // What was suspended is a checkpoint that was copied back: it does not come to life.
+                Err(error) if state.is_suspended() => return Err(unusable(&error, what)),
                 started => started.map_err(during(what))?,
             }
             live.work(&wait).map_err(during(what))?.logged_in = false;

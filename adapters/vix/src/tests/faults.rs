@@ -96,6 +96,17 @@ fn whether_a_checkpoint_is_to_blame_is_told_by_the_code(#[case] expected: FaultK
 }
 
 #[test]
+fn a_copied_checkpoint_that_does_not_come_to_life_is_to_blame() {
+    let mut bench = Bench::new(Product::Player);
+    bench.ops(&UP);
+    bench.ops(&[Op::BeginSnapshot(Generation(1)), Op::CommitSnapshot(Generation(1)), Op::PowerOff]);
+    bench.fake.set_power(power_state::SUSPENDED);
+    bench.ops(&[Op::Provision(Base::Checkpoint(Generation(1)))]);
+    bench.fake.next(Function::VmPowerOn, Go::Fail(3041));
+    assert_eq!(bench.run(Op::PowerOn).unwrap_err().fault.kind, FaultKind::Fatal);
+}
+
+#[test]
 fn a_lost_callback_costs_a_tick_and_nothing_else() {
     let mut bench = up();
     bench.fake.next(Function::VmPause, Go::Silent);

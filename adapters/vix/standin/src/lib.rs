@@ -28,6 +28,11 @@
 //! | `vmtask.encryption.password` | the VM opens only with `VIX_PROPERTY_VM_ENCRYPTION_PASSWORD` |
 //! | `displayName`, `guestOS`, `memsize`, `numvcpus`, `guest.commands.enabled`, `virtualHW.version` | as VMware's |
 //!
+//! What runs in a `root` are processes of the host, which no file can bring back: snapshots with memory are refused while
+//! programs run, and a copy of a suspended `root` does not power on. A `root` that is suspended stands still on the host
+//! until it is resumed; remove its directory in that state, and its processes stay. For checkpoints take a `world` or a
+//! `qemu`.
+//!
 //! ```
 //! let vmx = vixAllProducts::Vmx::parse("displayName = \"mine\"\nvmtask.guest = \"world\"\n").unwrap();
 //! assert_eq!(vixAllProducts::guest::Kind::choose(&vmx), Ok(vixAllProducts::guest::Kind::World));
