@@ -79,7 +79,7 @@ pub trait Subject: Sync {
     fn steps(&self, dir: &Path) -> Option<Vec<i64>>;
 
     /// How far the guest's clock may be behind when it runs again after it was held, in milliseconds: some set it to whole
-    /// seconds. `None`: it runs for a while before it is set, so that its own times tell nothing.
+    /// seconds. `None`: a second at most, and it runs for a while before it is set.
     fn clock_is_late(&self) -> Option<u16> {
         Some(0)
     }

@@ -463,12 +463,11 @@ impl Subject for Vix {
     }
 
     fn clock_is_late(&self) -> Option<u16> {
-        match (self.guest, self.place.product()) {
+        match self.guest {
             // They have the host's clock.
-            (Guest::World | Guest::Root, _) => Some(0),
-            // These suspend instead of pausing: Tools and a login come before the clock.
-            (Guest::Qemu, Product::Player | Product::Server2) => None,
-            (Guest::Qemu, _) => Some(1000),
+            Guest::World | Guest::Root => Some(0),
+            // A program has to be started in the guest to set its clock, sometimes Tools and a login come first.
+            Guest::Qemu => None,
         }
     }
 
