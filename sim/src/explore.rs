@@ -11,8 +11,8 @@
 //! in the end one walk over the states proves that from each of them the task ends once faults stop. A state in which
 //! nothing can go wrong any more has one way to go, and is followed at once instead of being put aside.
 //!
-//! States with the same fingerprint go on alike (a test checks it for all of them, with three deviations too), so how
-//! many there are does not depend on how many workers look for them. Which of two ways to the same state is kept does. So
+//! States with the same fingerprint go on alike (tests check it for all of them with two deviations, and for one in eight
+//! with three), so how many there are does not depend on how many workers look for them. Which of two ways to the same state is kept does. So
 //! what was found broken is looked for again by one worker alone, and reported from there.
 
 use std::collections::HashMap;

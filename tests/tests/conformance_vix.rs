@@ -7,7 +7,8 @@
 //! | root | programs of the host in a root of their own | those without checkpoints: processes cannot be brought back from files; and none that reboots, powers off or stops the computer that they run on |
 //! | qemu | a virtual machine under QEMU | all on Workstation, one or two on each of the others |
 //!
-//! After each story the stand-in's own count says that every handle, job and buffer was given back.
+//! After each story the stand-in's own count says that every handle, job and buffer was given back; on QEMU's machines some
+//! of them perhaps by a fence that had to cut the connection.
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -109,6 +109,8 @@ fn installed() -> Vec<(PathBuf, String)> {
 /// Directories in which installers put it, and how we know.
 #[cfg(windows)]
 fn installed() -> Vec<(PathBuf, String)> {
+    use winsafe::{HKEY, RegistryValue, co};
+
     // The installer is a 32-bit program: on a 64-bit Windows what it writes is under WOW6432Node.
     const KEYS: [&str; 4] = [
         r"SOFTWARE\WOW6432Node\VMware, Inc.\VMware VIX",
@@ -119,7 +121,8 @@ fn installed() -> Vec<(PathBuf, String)> {
     let mut dirs: Vec<(PathBuf, String)> = KEYS
         .iter()
         .filter_map(|key| {
-            let value = windows_registry::LOCAL_MACHINE.open(key).ok()?.get_string("InstallPath").ok()?;
+            let value = HKEY::LOCAL_MACHINE.RegGetValue(Some(key), Some("InstallPath"), co::RRF::RT_REG_SZ);
+            let Ok(RegistryValue::Sz(value)) = value else { return None };
             Some((PathBuf::from(value), format!(r"InstallPath in the registry's HKLM\{key}")))
         })
         .collect();
