@@ -88,8 +88,12 @@ pub struct Found {
     pub power: Power,
     /// What the program does, as far as can be told now.
     pub program: Program,
-    /// The checkpoints that are whole by their manifest; half-made ones are not listed.
+    /// The checkpoints that are whole by their manifest; half-made ones are not listed. If there are more than a
+    /// [`Generations`] holds, the newest of them.
     pub snapshots: Generations,
+    /// Checkpoints that are there and are proven not to be what was written. A look that could not tell is a failed
+    /// probe, never a checkpoint left out.
+    pub damaged: Generations,
 }
 
 /// Whether a VM runs.
@@ -208,14 +212,23 @@ pub enum FaultKind {
     NoSpace,
     /// The hypervisor cannot do this.
     Unsupported,
-    /// It will not succeed however often it is tried: a checkpoint that does not load, a guest lost in mid-snapshot.
-    /// The adapter makes no promise about the guest.
+    /// It will not succeed however often it is tried: a guest lost in mid-snapshot. The adapter makes no promise about
+    /// the guest, and says nothing about a checkpoint that was being restored.
     Fatal,
+    /// Only for `Provision(checkpoint)` and the `PowerOn` after it. Proof that the checkpoint is not what was written:
+    /// its size or its hash differs from its manifest's, or the manifest's own checksum is wrong.
+    Damaged,
+    /// Only for `Provision(checkpoint)` and the `PowerOn` after it. The hypervisor, of the very build that made the
+    /// checkpoint, looked at it and refused to load it, although its files are what was written.
+    Rejected,
+    /// Only for `Provision(checkpoint)`. The checkpoint is whole, and another build, accelerator or machine made it:
+    /// this host cannot load it as it is now.
+    Incompatible,
 }
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Refused,
         Self::Unknown,
         Self::NotFound,
@@ -224,6 +237,9 @@ impl FaultKind {
         Self::NoSpace,
         Self::Unsupported,
         Self::Fatal,
+        Self::Damaged,
+        Self::Rejected,
+        Self::Incompatible,
     ];
 }
 
@@ -238,6 +254,9 @@ impl fmt::Display for FaultKind {
             Self::NoSpace => "no space left",
             Self::Unsupported => "not supported",
             Self::Fatal => "failed for good",
+            Self::Damaged => "damaged",
+            Self::Rejected => "refused by the hypervisor that made it",
+            Self::Incompatible => "made by another hypervisor build, accelerator or machine",
         })
     }
 }

@@ -105,9 +105,10 @@ impl Machine {
         };
         let blames = match kind {
             FaultKind::Unknown | FaultKind::NotFound | FaultKind::AlreadyExists | FaultKind::Fatal => true,
+            FaultKind::Damaged | FaultKind::Rejected => true,
             // A program that cannot be examined in a guest that answers.
             FaultKind::Refused => op == Op::Probe,
-            FaultKind::AuthRejected | FaultKind::NoSpace | FaultKind::Unsupported => false,
+            FaultKind::AuthRejected | FaultKind::NoSpace | FaultKind::Unsupported | FaultKind::Incompatible => false,
         };
         restoring && blames && !matches!(self.stage, Stage::Unprobed | Stage::TearingDown { .. } | Stage::Ended)
     }

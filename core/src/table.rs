@@ -146,7 +146,7 @@ pub enum Trigger {
 
 impl Trigger {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 30] = [
         Self::Start,
         Self::Suspend,
         Self::Resume,
@@ -163,6 +163,9 @@ impl Trigger {
         Self::Failed(FaultKind::NoSpace),
         Self::Failed(FaultKind::Unsupported),
         Self::Failed(FaultKind::Fatal),
+        Self::Failed(FaultKind::Damaged),
+        Self::Failed(FaultKind::Rejected),
+        Self::Failed(FaultKind::Incompatible),
         Self::StaleAnswer,
         Self::Fenced(true),
         Self::Fenced(false),

@@ -392,6 +392,9 @@ pub(crate) fn command_options(op: Op, breadth: Breadth, last_slice: bool, option
 /// registered or paused when it is not would deceive the machine.
 pub(crate) const fn dishonest(op: OpKind, kind: FaultKind) -> Option<&'static str> {
     match kind {
+        FaultKind::Damaged | FaultKind::Rejected if matches!(op, OpKind::Provision | OpKind::PowerOn) => None,
+        FaultKind::Incompatible if matches!(op, OpKind::Provision) => None,
+        FaultKind::Damaged | FaultKind::Rejected | FaultKind::Incompatible => Some("it restores no checkpoint"),
         FaultKind::Refused | FaultKind::Unknown | FaultKind::NoSpace | FaultKind::Unsupported | FaultKind::Fatal => {
             None
         }

@@ -411,7 +411,7 @@ fn a_quit_saves_a_checkpoint_and_a_later_driver_goes_on_from_it() {
         match command.op {
             Op::Probe if fake.running.load(Ordering::SeqCst) => {
                 let program = vmtask_core::Program::Exited(ExitStatus::Code(0));
-                let found = Found { registered: true, power: Power::On, program, snapshots };
+                let found = Found { registered: true, power: Power::On, program, snapshots, ..Found::default() };
                 Some(Ok(Reply::Found(found)))
             }
             Op::Probe => Some(Ok(Reply::Found(Found { snapshots, ..Found::default() }))),

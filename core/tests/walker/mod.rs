@@ -298,6 +298,6 @@ impl<'a, D: Dice> Walk<'a, D> {
         };
         let lost = self.dice.one_in(3);
         let snapshots = self.begun.iter().filter(|_| !lost).collect();
-        Found { registered: self.dice.one_in(2), power, program, snapshots }
+        Found { registered: self.dice.one_in(2), power, program, snapshots, ..Found::default() }
     }
 }

@@ -141,6 +141,9 @@ pub(super) const fn fault_name(kind: FaultKind) -> &'static str {
         FaultKind::NoSpace => "no-space",
         FaultKind::Unsupported => "unsupported",
         FaultKind::Fatal => "fatal",
+        FaultKind::Damaged => "damaged",
+        FaultKind::Rejected => "rejected",
+        FaultKind::Incompatible => "incompatible",
     }
 }
 

@@ -150,7 +150,7 @@ impl Simulated {
             Some(_) if state.paused => Power::Paused,
             Some(_) => Power::On,
         };
-        Found { registered: self.vm.is_dir(), power, program, snapshots: self.checkpoints() }
+        Found { registered: self.vm.is_dir(), power, program, snapshots: self.checkpoints(), ..Found::default() }
     }
 }
 
