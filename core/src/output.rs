@@ -102,6 +102,8 @@ pub enum Notice {
         /// Why.
         fault: Fault,
     },
+    /// Records did not become durable for too long: the VM is being taken down, and the task ends.
+    JournalLost,
     /// Much more time passed than expected: the computer slept. Deadlines were armed anew.
     ClockJumped {
         /// By how much.
@@ -111,7 +113,7 @@ pub enum Notice {
 
 impl Notice {
     /// How many kinds there are.
-    pub(crate) const KINDS: usize = 7;
+    pub(crate) const KINDS: usize = 8;
 
     /// A place for each kind.
     pub(crate) const fn index(self) -> usize {
@@ -123,6 +125,7 @@ impl Notice {
             Self::RolledBack { .. } => 4,
             Self::PauseFailed { .. } => 5,
             Self::ClockJumped { .. } => 6,
+            Self::JournalLost => 7,
         }
     }
 }
@@ -144,6 +147,9 @@ impl fmt::Display for Notice {
             Self::RolledBack { to: Base::Checkpoint(g), why } => write!(f, "{why}; going on from checkpoint {g}"),
             Self::PauseFailed { fault } => {
                 write!(f, "the guest could not be paused ({fault}) and was powered off; it goes on when resumed")
+            }
+            Self::JournalLost => {
+                f.write_str("the task's journal could not be kept; the virtual machine is powered off")
             }
             Self::ClockJumped { by } => {
                 write!(f, "{by} passed at once (did the computer sleep?); deadlines armed anew")

@@ -201,6 +201,16 @@ pub enum SpecError {
 impl TaskSpec {
     /// The name of the adapters' own files in the guest's working directory: tasks may not use it.
     pub const RESERVED: &'static str = ".vmtask";
+
+    /// The same task with something changed, checked again.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn with(self, change: impl FnOnce(&mut TaskDraft)) -> Result<Self, SpecError> {
+        let mut draft = self.0;
+        change(&mut draft);
+        draft.check()
+    }
 }
 
 impl TaskDraft {

@@ -663,6 +663,7 @@ impl Machine {
         if ends {
             return;
         }
+        self.notice(Notice::JournalLost);
         let off = self.stage == Stage::TearingDown { off: true };
         self.failing = None;
         self.fence_flight(plan);

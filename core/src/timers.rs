@@ -143,6 +143,7 @@ impl Timers {
     }
 
     /// The same timers as seen at `now`, with nothing in them that depends on when that is.
+    #[cfg(feature = "explore")]
     pub(crate) fn relative_to(mut self, now: Instant) -> Self {
         // A timer of the guest that stands still is as far off as it was when it began to.
         let held = self.held_since.take();
