@@ -12,7 +12,7 @@ use criterion::{BatchSize, Criterion, Throughput};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use vmtask_core::{
     Capabilities, CheckpointSpec, Event, ExitStatus, FileIn, FileOut, Found, Input, Instant, Limits, Machine, Op,
-    Output, Pause, Plan, Policy, ProgramSpec, Record, Reply, Request, Snapshots, Span, TaskDraft, TaskSpec,
+    Output, Pause, Plan, Policy, ProgramSpec, Record, Reply, Request, Snapshots, Span, Stimulus, TaskDraft,
 };
 
 #[global_allocator]
@@ -52,19 +52,19 @@ fn plan() -> Plan {
 
 /// A whole life without a fault, with `checkpoints` checkpoints. Returns how many inputs and timeouts it took.
 fn life(plan: &Plan, checkpoints: u32) -> u32 {
-    let mut machine = Machine::new(plan, 1);
+    let mut machine = Machine::new(1);
     let mut now = 0;
     let mut inputs = 0;
     let mut taken = 0;
     let mut exited = false;
-    let mut next = Some(Input::Request(Request::Start));
+    let mut next = Some(Stimulus::from(Request::Start));
     loop {
         now += 1;
         inputs += 1;
         let at = Instant::from_millis(now);
         match next.take() {
-            Some(input) => {
-                let _ = black_box(machine.handle_input(plan, at, input));
+            Some(stimulus) => {
+                let _ = black_box(stimulus.tell(&mut machine, plan, at));
             }
             None if machine.outcome().is_some() => return inputs,
             None if taken == checkpoints && !exited => {
@@ -94,7 +94,7 @@ fn life(plan: &Plan, checkpoints: u32) -> u32 {
                         }
                         _ => Reply::Done,
                     };
-                    next = Some(Input::Completed { id: command.id, result: Ok(reply) });
+                    next = Some(Input::Completed { id: command.id, result: Ok(reply) }.into());
                 }
                 Output::Fence(_) => unreachable!("nothing fails here"),
                 Output::Report(report) => {
@@ -122,13 +122,13 @@ fn main() {
     group.bench_function("life without a checkpoint, per life", |b| b.iter(|| life(&plan, black_box(0))));
     group.bench_function("progress event", |b| {
         let mut machine = running(&plan);
-        let event = Event::Progress { permille: 1, cpu_ms: 1 };
+        let event = Event::Progress { permille: Some(1), cpu_ms: 1 };
         let boot = machine.boot();
         b.iter(|| black_box(machine.handle_input(&plan, Instant::ZERO, Input::Observed { boot, event })));
     });
     group.bench_function("restore", |b| {
         let record = running(&plan).record();
-        b.iter_batched(|| record, |record| Machine::restore(record, &plan, 2), BatchSize::SmallInput);
+        b.iter_batched(|| record, |record| Machine::restore(record, &plan, 2, Instant::ZERO), BatchSize::SmallInput);
     });
     group.finish();
     criterion.final_summary();
@@ -136,20 +136,20 @@ fn main() {
 
 /// A machine whose program runs.
 fn running(plan: &Plan) -> Machine {
-    let mut machine = Machine::new(plan, 1);
-    let mut next = Some(Input::Request(Request::Start));
-    while let Some(input) = next.take() {
-        let _ = machine.handle_input(plan, Instant::ZERO, input);
+    let mut machine = Machine::new(1);
+    let mut next = Some(Stimulus::from(Request::Start));
+    while let Some(stimulus) = next.take() {
+        let _ = stimulus.tell(&mut machine, plan, Instant::ZERO);
         while let Some(output) = machine.poll_output(plan) {
             match output {
-                Output::Persist(record) => next = Some(Input::Persisted(record.seq)),
+                Output::Persist(record) => next = Some(Input::Persisted(record.seq).into()),
                 Output::Command(command) => {
                     let reply = match command.op {
                         Op::Probe => Reply::Found(Found::default()),
                         Op::Provision(_) => Reply::Provisioned { running: true },
                         _ => Reply::Done,
                     };
-                    next = Some(Input::Completed { id: command.id, result: Ok(reply) });
+                    next = Some(Input::Completed { id: command.id, result: Ok(reply) }.into());
                 }
                 _ => {}
             }

@@ -42,6 +42,9 @@ pub struct Record {
     pub restarts: u32,
     /// How often that happened since the newest checkpoint was made.
     pub losses: u16,
+    /// How often the newest checkpoint was tried and did not restore, under all managers.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub failed_restores: u8,
     /// How the program ended, once it has.
     pub exit: Option<ExitStatus>,
     /// How the task ends. From here on there is only clearing up.
@@ -69,6 +72,7 @@ impl Record {
             checkpointed_cpu_ms: 0,
             restarts: 0,
             losses: 0,
+            failed_restores: 0,
             exit: None,
             ending: None,
             ended: false,

@@ -42,8 +42,6 @@ pub struct Machine {
     pub(crate) life: Life,
     /// The guest is lost; dealt with as soon as nothing is in flight.
     pub(crate) lost: Option<Loss>,
-    /// How often the present newest checkpoint did not restore.
-    pub(crate) restore_losses: u8,
     /// How often the guest was lost after the program had ended.
     pub(crate) rounds: u16,
     /// An earlier manager did not get to the end: a VM that is found running may be ours.
@@ -159,7 +157,6 @@ impl Machine {
             stage: Stage::Created,
             life: Life::default(),
             lost: None,
-            restore_losses: 0,
             rounds: 0,
             unfinished: false,
             looked: false,

@@ -172,7 +172,8 @@ pub enum Unfit {
     Rejected,
     /// It restored a guest in which the program was never started.
     NotOurs,
-    /// Its guest did not come to life, as often as the policy allows. Only if there is an older one.
+    /// Its guest did not come to life: as often as the policy allows if there is an older one, and under more than one
+    /// manager if there is none.
     Lifeless,
 }
 

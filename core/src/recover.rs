@@ -12,6 +12,7 @@ use crate::machine::{Machine, Stage, Tries};
 use crate::output::{Cause, Loss, Notice, Outcome, Unfit};
 use crate::phase::Intent;
 use crate::policy::Plan;
+use crate::time::Instant;
 
 /// How many dropped checkpoints are set aside.
 const MAX_ASIDE: usize = 2;
@@ -23,11 +24,13 @@ impl Machine {
     /// that was suspended, stopped or has failed wants it to run. A task that has completed or was aborted is over:
     /// [`outcome`](Self::outcome) says so at once.
     ///
+    /// `now` is the first time that the machine knows of; its journal is waited for from then on.
+    ///
     /// # Errors
     /// If the record is of a later version or contradicts itself.
-    pub fn restore(record: Record, plan: &Plan, epoch: u64) -> Result<Self, RestoreError> {
+    pub fn restore(record: Record, plan: &Plan, epoch: u64, now: Instant) -> Result<Self, RestoreError> {
         check(&record)?;
-        let mut machine = Self::with_record(record, epoch);
+        let mut machine = Self { now, ..Self::with_record(record, epoch) };
         let discards = matches!(record.ending, Some(Outcome::Completed { .. } | Outcome::Aborted));
         if record.ended && discards {
             machine.stage = Stage::Ended;
@@ -130,10 +133,14 @@ impl Machine {
 
     /// The newest checkpoint did not restore, once more.
     fn count_failed_restore(&mut self, plan: &Plan, why: Unfit) {
-        self.restore_losses = self.restore_losses.saturating_add(1);
-        // From a guest that does not answer nothing is concluded that would lose all of the work.
-        let has_older = self.record.generations.len() > 1;
-        if self.restore_losses >= plan.policy.restore_attempts.get() && (why != Unfit::Lifeless || has_older) {
+        self.record.failed_restores = self.record.failed_restores.saturating_add(1);
+        let failed = self.record.failed_restores;
+        // A guest that does not answer proves little. For an older checkpoint that is enough; but before all of the work is
+        // computed again, the task ends once, resumable, so that another manager (after a restart of the computer, say)
+        // has tried as well.
+        let proven = why != Unfit::Lifeless || self.record.generations.len() > 1;
+        let hopeless = u16::from(failed) > plan.policy.max_losses;
+        if failed >= plan.policy.restore_attempts.get() && (proven || hopeless) {
             self.drop_newest(why);
         }
     }
@@ -150,7 +157,7 @@ impl Machine {
             self.fall_back_on_junk(generation);
         }
         // The one before it gets as many tries. There are only so many, so this comes to an end.
-        self.restore_losses = 0;
+        self.record.failed_restores = 0;
         self.record.losses = 0;
     }
 

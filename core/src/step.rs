@@ -200,8 +200,6 @@ impl Machine {
         match self.stage {
             Stage::Ended => return ignored(Ignored::Ending),
             _ if self.record.intent == Intent::Abort => return ignored(Ignored::AlreadySo),
-            // It could not be put on record, and would be taken up again by nobody.
-            _ if self.journal_lost => return ignored(Ignored::Ending),
             Stage::Created => {
                 self.record.intent = Intent::Abort;
                 self.end(Outcome::Aborted);
@@ -209,7 +207,10 @@ impl Machine {
             }
             Stage::TearingDown { .. } => {
                 self.record.intent = Intent::Abort;
-                self.record.ending = Some(Outcome::Aborted);
+                // What cannot be put on record is not told as done: it has to be asked for again.
+                if !self.journal_lost {
+                    self.record.ending = Some(Outcome::Aborted);
+                }
                 self.changed();
             }
             _ => {
@@ -321,7 +322,7 @@ impl Machine {
         self.life.launch_doubt = false;
         self.life.launches = 0;
         self.life.examine = Examine::No;
-        self.restore_losses = 0;
+        self.record.failed_restores = 0;
         self.stage = Stage::Running;
         self.life.running_since = (!self.life.paused).then_some(self.now);
         self.timers.arm_in(Timer::Watch, self.now, plan.policy.watch);
@@ -410,6 +411,7 @@ impl Machine {
         self.record.pending = None;
         self.record.checkpointed_cpu_ms = cpu_ms;
         self.record.losses = 0;
+        self.record.failed_restores = 0;
         self.changed();
         self.reports.checkpoint = Some((generation, cpu_ms, self.record.seq));
     }
@@ -669,7 +671,11 @@ impl Machine {
         self.fence_flight(plan);
         self.end_as(Outcome::Failed { cause: Cause::Journal });
         if self.commands == 0 {
-            self.finish(None);
+            // Nothing was touched: whatever an earlier manager has left is as it was.
+            self.finish(self.unfinished.then_some(match plan.capabilities.outlives_manager {
+                true => Leftover::MayRun,
+                false => Leftover::StillRegistered,
+            }));
         } else if off {
             self.finish(Some(Leftover::StillRegistered));
         }

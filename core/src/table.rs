@@ -245,9 +245,6 @@ pub fn expected(phase: PhaseKind, intent: Intent, trigger: Trigger) -> Expected 
         Trigger::Checkpoint => to_checkpoint(phase, intent),
         Trigger::Quit => to_quit(phase, intent),
         Trigger::Abort if phase == K::Ended || intent == Intent::Abort => IGNORED,
-        Trigger::Abort if matches!(phase, K::PoweringOff | K::Unregistering | K::Fencing) => {
-            Expected::OneOf(&[Verdict::Applied, Verdict::Ignored], "ignored once the journal is given up")
-        }
         Trigger::Abort => APPLIED,
         Trigger::Done | Trigger::Pending | Trigger::Failed(_) => match phase {
             K::Created | K::Paused | K::Fencing | K::Ended => Expected::Impossible("no command is in flight"),

@@ -28,8 +28,8 @@ impl Task {
     ///
     /// # Errors
     /// If the record is of a later version or contradicts itself.
-    pub fn restore(record: Record, plan: Plan, epoch: u64) -> Result<Self, RestoreError> {
-        let machine = Machine::restore(record, &plan, epoch)?;
+    pub fn restore(record: Record, plan: Plan, epoch: u64, now: Instant) -> Result<Self, RestoreError> {
+        let machine = Machine::restore(record, &plan, epoch, now)?;
         Ok(Self { plan, machine })
     }
 

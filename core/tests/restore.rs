@@ -1,6 +1,6 @@
 //! What becomes of a checkpoint that does not restore: only proof that it is damaged makes a task fall back.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
 
@@ -8,7 +8,7 @@ use common::{EXIT_0, Hand, generations, plan};
 use insta::assert_snapshot;
 use rstest::rstest;
 use vmtask_core::{
-    Base, Cause, Event, Fault, FaultKind, Generation, Loss, Op, OpKind, Outcome, Phase, Program, Span, Task,
+    Base, Cause, Event, Fault, FaultKind, Generation, Instant, Loss, Op, OpKind, Outcome, Phase, Program, Span, Task,
 };
 
 /// A task whose guest was lost after two checkpoints, about to restore the newer one.
@@ -108,12 +108,11 @@ fn a_hypervisor_that_never_answers_a_restore_says_nothing_about_the_checkpoint()
     assert_eq!(hand.task.record().generations, generations(&[2, 1]));
 }
 
-#[test]
-fn a_guest_that_does_not_come_to_life_is_left_for_an_older_checkpoint_but_never_for_the_baseline() {
-    let mut hand = restoring();
+/// Lets the guest die whenever it should come up.
+fn die_until_ended(hand: &mut Hand) {
     for _ in 0..200 {
         if hand.task.outcome().is_some() {
-            break;
+            return;
         }
         if hand.command.is_some_and(|command| command.op == Op::AwaitTools) {
             let _ = hand.event(Event::GuestStopped);
@@ -122,12 +121,25 @@ fn a_guest_that_does_not_come_to_life_is_left_for_an_older_checkpoint_but_never_
             hand.succeed_or_wait();
         }
     }
+    panic!("it never ends: {}", hand.log());
+}
+
+#[test]
+fn a_guest_that_does_not_come_to_life_costs_all_of_the_work_only_after_another_manager_has_tried() {
+    let mut hand = restoring();
+    die_until_ended(&mut hand);
     let log = hand.log();
     assert!(log.contains("checkpoint 2 restored a guest that did not answer"), "{log}");
     assert!(!log.contains("Provision(baseline)"), "{log}");
     assert_eq!(hand.task.record().generations, generations(&[1]));
     assert_eq!(hand.task.record().aside, generations(&[2]), "it may be intact, and stays");
     assert!(matches!(hand.task.outcome(), Some(Outcome::Failed { cause: Cause::Guest { .. } })));
+    // The next manager tries it as well, and then begins anew.
+    let mut next = hand.restarted(2);
+    die_until_ended(&mut next);
+    let log = next.log();
+    assert!(log.contains("Provision(checkpoint 1)") && log.contains("Provision(baseline)"), "{log}");
+    assert_eq!(next.task.record().aside, generations(&[2, 1]));
 }
 
 #[test]
@@ -184,7 +196,7 @@ fn an_older_checkpoint_is_not_missing_because_there_are_more_than_can_be_listed(
     let mut record = hand.durable.unwrap();
     record.next_generation = Generation(20);
     hand.found.snapshots = generations(&[19, 18, 17, 16, 15, 14, 13, 12]);
-    let mut next = Hand::with(Task::restore(record, plan(), 2).unwrap());
+    let mut next = Hand::with(Task::restore(record, plan(), 2, Instant::ZERO).unwrap());
     next.found = hand.found;
     next.drain();
     next.until_flying(OpKind::Provision);

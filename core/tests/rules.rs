@@ -703,7 +703,7 @@ fn a_finished_task_is_over_at_once_and_a_failed_one_runs_again() {
     let mut hand = Hand::running();
     let _ = hand.event(EXIT_0);
     hand.until_ended();
-    assert_eq!(Task::restore(hand.durable.unwrap(), plan(), 2).unwrap().outcome(), Some(DONE));
+    assert_eq!(Task::restore(hand.durable.unwrap(), plan(), 2, Instant::ZERO).unwrap().outcome(), Some(DONE));
 
     let failed = Record {
         seq: JournalSeq(9),
@@ -711,7 +711,7 @@ fn a_finished_task_is_over_at_once_and_a_failed_one_runs_again() {
         ended: true,
         ..Record::new()
     };
-    assert_eq!(Task::restore(failed, plan(), 2).unwrap().phase(), Phase::Probing);
+    assert_eq!(Task::restore(failed, plan(), 2, Instant::ZERO).unwrap().phase(), Phase::Probing);
 }
 
 #[rstest]
@@ -730,5 +730,5 @@ fn a_finished_task_is_over_at_once_and_a_failed_one_runs_again() {
     RestoreError::Contradiction { what: "it has a number or a time that no machine lives to see" }
 )]
 fn a_record_that_no_machine_has_written_is_refused(#[case] record: Record, #[case] why: RestoreError) {
-    assert_eq!(Task::restore(record, plan(), 1).map(|_| ()), Err(why));
+    assert_eq!(Task::restore(record, plan(), 1, Instant::ZERO).map(|_| ()), Err(why));
 }

@@ -129,7 +129,7 @@ fn assert_written(journal: &mut JournalFile, memory: &Memory, record: &Record) {
 /// A machine is restored or says why not; it asks for something, or the task is over.
 fn restore(record: &Record) {
     let plan = &*PLAN;
-    match Machine::restore(*record, plan, 1) {
+    match Machine::restore(*record, plan, 1, Instant::ZERO) {
         Ok(mut machine) => {
             machine.handle_timeout(plan, Instant::from_millis(1));
             let outputs = std::iter::from_fn(|| machine.poll_output(plan)).take(100).count();

@@ -96,6 +96,8 @@ pub enum Act {
     SlowWrite,
     /// There is no room for the record: it is written a tick later, or a newer one in its place.
     WriteFails,
+    /// The disk never answers again, until the next manager starts.
+    WriteHangs,
     /// The power fails in the middle of the write.
     Tear,
     /// The VM does not survive the fence.
@@ -171,7 +173,7 @@ pub enum When {
 
 impl Act {
     /// How many kinds there are.
-    pub const KINDS: usize = 36 + FaultKind::ALL.len();
+    pub const KINDS: usize = 37 + FaultKind::ALL.len();
 
     /// A number for its kind, whatever its details: below [`KINDS`](Self::KINDS).
     #[must_use]
@@ -213,7 +215,8 @@ impl Act {
             Self::Request(Request::Quit { .. }) => 33,
             Self::Request(Request::Abort) => 34,
             Self::WriteFails => 35,
-            Self::Fail(kind) => 36 + kind as usize,
+            Self::WriteHangs => 36,
+            Self::Fail(kind) => 37 + kind as usize,
         }
     }
 
@@ -232,7 +235,7 @@ impl Act {
             | Self::FailAndKill
             | Self::NoTools
             | Self::Spoil(_) => When::Command,
-            Self::SlowWrite | Self::WriteFails | Self::Tear => When::Write,
+            Self::SlowWrite | Self::WriteFails | Self::WriteHangs | Self::Tear => When::Write,
             Self::VmDies | Self::FenceHangs => When::Fence,
             Self::LoseEvent | Self::DelayEvent | Self::DuplicateEvent => When::Event,
             Self::Request(_)

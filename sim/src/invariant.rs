@@ -7,8 +7,8 @@ mod violation;
 
 use vmtask_core::table::{self, Trigger};
 use vmtask_core::{
-    Accepted, Base, Command, Denied, Generation, Instant, JournalSeq, Machine, Notice, Op, OpKind, Outcome, Phase,
-    Power, Report, Request, Stimulus,
+    Accepted, Base, Cause, Command, Denied, Generation, Instant, JournalSeq, Leftover, Machine, Notice, Op, OpKind,
+    Outcome, Phase, Power, Report, Request, Stimulus,
 };
 
 use crate::guest::{output_of, right_state};
@@ -299,12 +299,14 @@ fn restarts_have_reasons(system: &System, scenario: &Scenario) -> Result<(), Vio
 /// What holds when the task is over.
 pub(crate) fn at_end(system: &System, scenario: &Scenario, outcome: Outcome) -> Result<(), Violation> {
     let leftover = system.machine.leftover();
-    if system.spy.aborted && outcome != Outcome::Aborted {
+    // What cannot be put on record cannot be told as done.
+    let unrecorded = system.writer.is_some() && outcome == Outcome::Failed { cause: Cause::Journal };
+    if system.spy.aborted && outcome != Outcome::Aborted && !unrecorded {
         return Err(Violation::AbortEndedOtherwise(outcome));
     }
     // A manager that was stopped before it was started, and that a lying disk has told nothing, has no VM to speak of.
     let unaware = system.spy.disk_lied && matches!(outcome, Outcome::Stopped { .. });
-    if leftover.is_none() && system.world.power != Power::Off && !unaware {
+    if leftover != Some(Leftover::MayRun) && system.world.power != Power::Off && !unaware {
         return Err(Violation::EndedRunning(outcome));
     }
     match outcome {

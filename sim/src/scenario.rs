@@ -170,7 +170,7 @@ fn small_policy() -> Policy {
         jitter_percent: 0,
         clock_jump: ticks(60),
         watch: ticks(4),
-        journal: ticks(8),
+        journal: ticks(24),
         at_stake: ticks(4),
         max_losses: 4,
         ..Policy::default()

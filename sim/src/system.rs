@@ -245,7 +245,10 @@ impl System {
             if matches!(outcome, Outcome::Completed { .. } | Outcome::Aborted) {
                 return Ok(Status::Over(outcome));
             }
-            self.spy.life_ended(outcome)?;
+            // One whose guest does not come to life ends a manager that can do nothing about it.
+            let newest = self.machine.newest_checkpoint();
+            let dead_end = newest.is_some_and(|generation| !self.world.restores(generation));
+            self.spy.life_ended(outcome, dead_end)?;
             self.world.lose_manager(scenario);
             self.start_manager(scenario, director)?;
             self.mark_other();
@@ -344,6 +347,7 @@ impl System {
         if self.budget.faults > 0 {
             options.push(Act::SlowWrite);
             options.push(Act::WriteFails);
+            options.push(Act::WriteHangs);
             options.push(Act::Tear);
         }
         let act = self.consult(director, Moment::Write(nth), &mut options);

@@ -192,7 +192,7 @@ impl World {
             Base::Checkpoint(generation) => match self.snapshot(generation) {
                 None => return fault(FaultKind::NotFound),
                 Some(Snapshot { whole: false, .. } | Snapshot { health: Health::BadAtProvision, .. }) => {
-                    return fault(FaultKind::Fatal);
+                    return fault(FaultKind::Damaged);
                 }
                 Some(snapshot) => (snapshot.guest, snapshot.health == Health::Good),
             },
@@ -220,7 +220,7 @@ impl World {
         if self.power == Power::Off {
             match self.staged {
                 Some(Staged { guest, starts: true, .. }) => self.guest = Some(guest),
-                Some(Staged { starts: false, .. }) => return fault(FaultKind::Fatal),
+                Some(Staged { starts: false, .. }) => return fault(FaultKind::Rejected),
                 None => return fault(FaultKind::NotFound),
             }
             self.power = Power::On;

@@ -165,7 +165,7 @@ impl<'a> Setup<'a> {
         let fresh = self.record.is_none();
         let task = match self.record {
             None => Task::new(plan, epoch),
-            Some(record) => Task::restore(record, plan, epoch)?,
+            Some(record) => Task::restore(record, plan, epoch, self.clock.now())?,
         };
         let (outbox, inbox) = Inbox::new();
         let mut clock = self.clock;

@@ -93,7 +93,7 @@ impl Hand {
 
     /// The next manager, on what is durable.
     pub(crate) fn restarted(&self, epoch: u64) -> Self {
-        let task = Task::restore(self.durable.unwrap(), plan(), epoch).unwrap();
+        let task = Task::restore(self.durable.unwrap(), plan(), epoch, Instant::ZERO).unwrap();
         let mut hand = Self { durable: self.durable, found: self.found, ..Self::with(task) };
         hand.drain();
         hand

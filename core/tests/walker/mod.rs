@@ -174,7 +174,8 @@ impl<'a, D: Dice> Walk<'a, D> {
         self.epoch += 1;
         // A record that nobody knows to be durable may be found on the disk all the same.
         let found = if self.dice.one_in(2) { self.written.or(self.durable) } else { self.durable };
-        self.machine = Machine::restore(found.unwrap(), &self.plan, self.epoch).unwrap();
+        self.machine =
+            Machine::restore(found.unwrap(), &self.plan, self.epoch, Instant::from_millis(self.now)).unwrap();
         self.durable = found;
         self.written = None;
     }

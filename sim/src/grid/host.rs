@@ -374,7 +374,7 @@ impl Host {
         tally.managers += 1;
         let epoch = self.prng.next_u64();
         let request = if let Some(record) = self.durable {
-            let machine = Machine::restore(record, &env.plan, epoch);
+            let machine = Machine::restore(record, &env.plan, epoch, Instant::from_millis(self.now));
             self.machine = Some(machine.map_err(|_| "refuses a record that a machine has written")?);
             self.in_use.then_some(Request::Suspend)
         } else {

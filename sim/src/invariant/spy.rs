@@ -178,10 +178,13 @@ impl Spy {
         self.promised = false;
     }
 
-    /// The manager has come to an end that is not final.
-    pub(crate) const fn life_ended(&mut self, outcome: Outcome) -> Result<(), Violation> {
+    /// The manager has come to an end that is not final. `dead_end`: the checkpoint that it had to go on from does not
+    /// restore.
+    pub(crate) const fn life_ended(&mut self, outcome: Outcome, dead_end: bool) -> Result<(), Violation> {
         match outcome {
-            Outcome::Failed { .. } if self.faults == self.faults_before => Err(Violation::FailedForNothing(outcome)),
+            Outcome::Failed { .. } if self.faults == self.faults_before && !dead_end => {
+                Err(Violation::FailedForNothing(outcome))
+            }
             Outcome::Stopped { .. } if self.quit.is_none() => Err(Violation::StoppedUnasked),
             _ => Ok(()),
         }

@@ -90,13 +90,14 @@ impl fmt::Display for Act {
 }
 
 /// Acts that are always written in the same way.
-pub(crate) const PLAIN: [(Act, &str); 31] = [
+pub(crate) const PLAIN: [(Act, &str); 32] = [
     (Act::LoseReply, "lose reply"),
     (Act::DuplicateReply, "duplicate reply"),
     (Act::DelayReply, "delay reply"),
     (Act::LateReply, "reply after deadline"),
     (Act::SlowWrite, "slow write"),
     (Act::WriteFails, "write fails"),
+    (Act::WriteHangs, "write hangs"),
     (Act::Slow, "slow"),
     (Act::Hang(None), "hang"),
     (Act::ActThenUnknown, "act, then fail unknown"),

@@ -67,7 +67,7 @@ impl System {
                 next = Some((at.max(self.now), lane));
             }
         };
-        if let Some(writing) = &self.writer {
+        if let Some(writing) = self.writer.filter(|writing| writing.act != Some(Act::WriteHangs)) {
             offer(writing.at, Lane::Writer);
         }
         if let Some(fencing) = &self.fencer {

@@ -1,6 +1,6 @@
 //! What happens because somebody wants it, or because fate does: requests, crashes, guests that stop.
 
-use vmtask_core::{Boot, CommandId, Event, Input, Instant, JournalSeq, Machine, OpKind, Phase, Reply, Request};
+use vmtask_core::{Boot, CommandId, Event, Input, JournalSeq, Machine, OpKind, Phase, Reply, Request};
 
 use super::{BEFORE, Budget, System};
 use crate::act::{Act, Director, Mark, Moment, Options, Stale, between_options};
@@ -120,15 +120,14 @@ impl System {
         self.epoch += 1;
         // Its clock counts from its own start.
         self.skew = BEFORE - i64::try_from(self.now).unwrap_or(i64::MAX);
-        self.told = Instant::ZERO;
+        self.told = self.machine_now();
         let record = self.disk.load();
         director.tell(self.now, &Told::Started(record));
         self.start_due = record.is_none();
         self.machine = match record {
             None => Machine::new(self.epoch),
-            Some(record) => {
-                Machine::restore(record, scenario.plan(), self.epoch).map_err(|_| Violation::DoesNotLoad)?
-            }
+            Some(record) => Machine::restore(record, scenario.plan(), self.epoch, self.machine_now())
+                .map_err(|_| Violation::DoesNotLoad)?,
         };
         self.spy.new_life(record.as_ref());
         self.note_phase();
