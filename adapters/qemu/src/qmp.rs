@@ -428,6 +428,16 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_that_does_not_read_costs_only_the_time_allowed() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let more_than_a_socket_takes = vec![b'x'; 4 << 20];
+        let sent = send(&ours, &more_than_a_socket_takes, None, &Wait::most(Duration::from_secs(1)));
+        assert!(matches!(sent, Err(Unsent::Part(_))), "half a line is out");
+        let sent = send(&ours, b"{}\n", None, &Wait::most(Duration::from_millis(20)));
+        assert!(matches!(sent, Err(Unsent::Nothing(Stop::Timeout))), "its socket is full");
+    }
+
+    #[test]
     fn no_greeting_is_an_error() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let error = Qmp::start(ours, |_, _| (), &Wait::most(Duration::from_millis(20))).err();

@@ -78,7 +78,7 @@ impl Watcher {
                 since_launch = true;
                 pause = FIRST_LOOK;
             }
-            if !live.wish().running {
+            if !live.wish(&Wait::most(ONE_LOOK)).is_ok_and(|wish| wish.running) {
                 continue;
             }
             if self.look(&live) {
@@ -150,9 +150,9 @@ impl Watcher {
 fn feed_the_starved(live: &Live) {
     if live.signs.starved.swap(false, Ordering::SeqCst) {
         tracing::warn!("the host's disk is full; the guest waits until there is room");
-        let wish = live.wish();
-        if wish.running {
-            let _ = live.instance.cont(&Wait::most(ONE_LOOK));
+        let wait = Wait::most(ONE_LOOK);
+        if live.wish(&wait).is_ok_and(|wish| wish.running) {
+            let _ = live.instance.cont(&wait);
         }
     }
 }

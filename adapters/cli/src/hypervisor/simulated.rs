@@ -15,13 +15,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vmtask_core::{
     Base, Boot, Capabilities, Command, CommandId, Event, ExitStatus, FaultKind, Found, Generation, Generations, Keep,
     Op, Pause, Power, Program, Reply, Snapshots,
 };
-use vmtask_driver::{EffectToken, EventSink, Hypervisor, PortError};
+use vmtask_driver::{EffectToken, EventSink, Fenced, Hypervisor, PortError};
 
 use super::Place;
 use crate::error::Error;
@@ -179,7 +179,7 @@ impl Hypervisor for Simulated {
         let _ = self.machine.sink.set(events);
     }
 
-    fn carry_out(&self, command: &Command, token: &EffectToken) -> Result<Reply, PortError> {
+    fn carry_out(&self, command: &Command, _: Instant, token: &EffectToken) -> Result<Reply, PortError> {
         let change = |change: &dyn Fn(&mut State)| {
             change(&mut self.machine.lock());
             self.machine.changed.notify_all();
@@ -206,10 +206,10 @@ impl Hypervisor for Simulated {
         }
     }
 
-    fn fence(&self, _: CommandId) -> Result<bool, PortError> {
+    fn fence(&self, _: CommandId, _: Instant) -> Result<Fenced, PortError> {
         // No command waits for anything, and the files that it changes are behind its token.
         self.machine.lock().begun = None;
-        Ok(true)
+        Ok(Fenced::Survived)
     }
 }
 
