@@ -115,8 +115,8 @@ impl<'a> Wait<'a> {
 
 /// How a stretch of time is divided among things that are done one after the other, in hundredths.
 ///
-/// Ends are counted from the beginning of the whole. What is done early leaves its time to whatever follows, what is late
-/// takes from that, and all of it together takes no longer than the whole.
+/// Ends are counted from the beginning of the whole: what is late takes from the time of what follows, and all of it
+/// together takes no longer than the whole.
 #[derive(Clone, Copy, Debug)]
 pub struct Shares<const N: usize>([u8; N]);
 
@@ -137,15 +137,37 @@ impl<const N: usize> Shares<N> {
         Self(hundredths)
     }
 
-    /// When each of them ends if the whole is from `begin` to `deadline`.
+    /// The parts of a whole from `begin` to `deadline`.
     #[must_use]
-    pub fn ends(&self, begin: Instant, deadline: Instant) -> [Instant; N] {
+    pub fn of(&self, begin: Instant, deadline: Instant) -> [Part; N] {
         let whole = deadline.saturating_duration_since(begin);
         let mut sum = 0;
         self.0.map(|hundredths| {
             sum += u32::from(hundredths);
-            begin + hundredths_of(whole, sum)
+            Part { own: hundredths_of(whole, hundredths.into()), end: begin + hundredths_of(whole, sum) }
         })
+    }
+}
+
+/// The time for one of several things that are done one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    own: Duration,
+    end: Instant,
+}
+
+impl Part {
+    /// Until when something that begins `now` may take if it is given up without harm: its own share, and nothing of what
+    /// those before it have left.
+    #[must_use]
+    pub fn own(&self, now: Instant) -> Instant {
+        self.end.min(now + self.own)
+    }
+
+    /// Until when something may take that must not fail: its own share, and what those before it have left.
+    #[must_use]
+    pub const fn end(&self) -> Instant {
+        self.end
     }
 }
 
@@ -259,10 +281,14 @@ mod tests {
         fn shares_add_up_to_the_whole_and_each_has_its_own(millis in 100_u64..=u64::from(u32::MAX), cut in 1_u8..=99) {
             let begin = Instant::now();
             let deadline = begin + Duration::from_millis(millis);
-            let [first, second] = Shares::new([cut, 100 - cut]).ends(begin, deadline);
-            prop_assert!(begin < first && first < second);
-            prop_assert_eq!(second, deadline);
-            prop_assert_eq!(Shares::new([cut, 100 - cut]).ends(deadline, begin), [deadline; 2], "the time is over");
+            let [first, second] = Shares::new([cut, 100 - cut]).of(begin, deadline);
+            prop_assert!(begin < first.end() && first.end() < second.end());
+            prop_assert_eq!(first.own(begin), first.end());
+            prop_assert!(second.own(begin) < second.end(), "what the first has left is not its own");
+            prop_assert_eq!(second.own(first.end() + TICK), deadline, "what is late has less");
+            prop_assert_eq!(second.end(), deadline);
+            let over = Shares::new([cut, 100 - cut]).of(deadline, begin);
+            prop_assert_eq!(over.map(|part| part.end()), [deadline; 2], "the time is over");
         }
 
         #[test]

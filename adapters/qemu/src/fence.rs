@@ -7,32 +7,31 @@
 //!                      '--> the command comes back --> kill what it has started meanwhile --> powered off
 //! ```
 
-use std::time::Instant;
-
 use vmtask_driver::{Fenced, PortError};
 
-use crate::wait::Shares;
+use crate::wait::{Part, Shares};
 
 /// The command comes back; QEMU answers; the guest agent answers, under emulation perhaps; QEMU dies, with all of its
 /// memory to be freed; the command comes back; a QEMU that has only just been started dies.
 pub(crate) const SHARES: Shares<6> = Shares::new([10, 10, 35, 25, 8, 12]);
 
-/// What a fence does, each until the instant that it is given.
+/// What a fence does, each within its part of the time.
 pub(crate) trait Fencing {
     /// Waits for the command to return. Whether it has.
-    fn comes_back(&self, until: Instant) -> bool;
+    fn comes_back(&self, part: Part) -> bool;
 
     /// Whether the machine is as good as before: nothing that was asked of it is still to come.
-    fn survives(&self, qemu: Instant, agent: Instant) -> bool;
+    fn survives(&self, qemu: Part, agent: Part) -> bool;
 
-    /// Ends the boot that is alive, if there is one.
-    fn put_out(&self, until: Instant) -> Result<(), PortError>;
+    /// Ends the boot that is alive, if there is one. If that fails, the fence has failed, so it may take what those before
+    /// it have left.
+    fn put_out(&self, part: Part) -> Result<(), PortError>;
 }
 
-/// Fences, each part until its end.
+/// Fences.
 pub(crate) fn fence(
     machine: &impl Fencing,
-    [back, qemu, agent, death, back_again, death_again]: [Instant; 6],
+    [back, qemu, agent, death, back_again, death_again]: [Part; 6],
 ) -> Result<Fenced, PortError> {
     if machine.comes_back(back) && machine.survives(qemu, agent) {
         return Ok(Fenced::Survived);
@@ -51,7 +50,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use std::cell::Cell;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use proptest::prelude::*;
     use vmtask_core::{FaultKind, Span};
@@ -77,18 +76,19 @@ mod tests {
     }
 
     impl Fencing for Hanging {
-        fn comes_back(&self, until: Instant) -> bool {
-            self.hang(until)
+        fn comes_back(&self, part: Part) -> bool {
+            self.hang(part.own(self.now.get()))
         }
 
-        fn survives(&self, qemu: Instant, agent: Instant) -> bool {
+        fn survives(&self, qemu: Part, agent: Part) -> bool {
+            let qemu = qemu.own(self.now.get());
             assert!(self.now.get() < qemu, "QEMU has no time of its own");
             self.now.set(qemu);
-            self.hang(agent)
+            self.hang(agent.own(qemu))
         }
 
-        fn put_out(&self, until: Instant) -> Result<(), PortError> {
-            self.hang(until).then_some(()).ok_or(PortError::new(FaultKind::Unknown, "it hangs in the kernel"))
+        fn put_out(&self, part: Part) -> Result<(), PortError> {
+            self.hang(part.end()).then_some(()).ok_or(PortError::new(FaultKind::Unknown, "it hangs in the kernel"))
         }
     }
 
@@ -106,7 +106,7 @@ mod tests {
             let begin = Instant::now();
             let deadline = begin + time_to_answer(fence_time);
             let machine = Hanging { now: Cell::new(begin), succeeds, part: Cell::new(0) };
-            let answer = fence(&machine, SHARES.ends(begin, deadline));
+            let answer = fence(&machine, SHARES.of(begin, deadline));
             prop_assert!(machine.now.get() <= deadline);
             prop_assert!(machine.now.get() < begin + Duration::from_millis(fence_time.as_millis().into()));
             if answer == Ok(Fenced::Survived) {

@@ -23,7 +23,7 @@ use crate::live::Live;
 use crate::process::ProcessName;
 use crate::setup::{Paths, Setup};
 use crate::template::Cache;
-use crate::wait::{Busy, Wait};
+use crate::wait::{Busy, Part, Wait};
 
 /// One virtual machine for one task, under QEMU.
 pub struct QemuVm {
@@ -175,7 +175,7 @@ impl Hypervisor for QemuVm {
     }
 
     fn fence(&self, id: CommandId, deadline: Instant) -> Result<Fenced, PortError> {
-        let parts = fence::SHARES.ends(Instant::now(), deadline);
+        let parts = fence::SHARES.of(Instant::now(), deadline);
         fence::fence(&Fence { vm: self, id, kind: self.busy.kind() }, parts)
     }
 }
@@ -190,11 +190,11 @@ struct Fence<'a> {
 }
 
 impl Fencing for Fence<'_> {
-    fn comes_back(&self, until: Instant) -> bool {
-        self.vm.busy.wait_idle(self.id, until).is_ok()
+    fn comes_back(&self, part: Part) -> bool {
+        self.vm.busy.wait_idle(self.id, part.own(Instant::now())).is_ok()
     }
 
-    fn survives(&self, qemu: Instant, agent: Instant) -> bool {
+    fn survives(&self, qemu: Part, agent: Part) -> bool {
         let Some(live) = self.vm.any_live().filter(|live| live.is_alive()) else {
             return false;
         };
@@ -202,7 +202,7 @@ impl Fencing for Fence<'_> {
         if matches!(self.kind, Some(OpKind::Provision | OpKind::PowerOn)) {
             return false;
         }
-        let wait = Wait::until(qemu);
+        let wait = Wait::until(qemu.own(Instant::now()));
         let Ok(mut work) = lock_within(&live.work, &wait) else {
             return false;
         };
@@ -231,15 +231,15 @@ impl Fencing for Fence<'_> {
         }
         drop(wish);
         // The agent too works in order.
-        let wait = Wait::until(agent);
+        let wait = Wait::until(agent.own(Instant::now()));
         lock_within(&live.instance.agent, &wait).is_ok_and(|mut agent| {
             agent.disconnect();
             agent.sync(&wait).is_ok()
         })
     }
 
-    fn put_out(&self, until: Instant) -> Result<(), PortError> {
-        self.vm.put_out(until)
+    fn put_out(&self, part: Part) -> Result<(), PortError> {
+        self.vm.put_out(part.end())
     }
 }
 

@@ -9,49 +9,48 @@
 //!                                   '--> cut the connection, look at the VM through a new one, the command comes back
 //! ```
 
-use std::time::Instant;
-
 use vmtask_driver::{Fenced, PortError};
 use vmtask_vix_abi::Function;
 
-use crate::wait::Shares;
+use crate::wait::{Part, Shares};
 
 /// The command comes back; a connection is made, if there is none; the command's jobs end; the guest is looked at; the
 /// VM is powered off; the command comes back; its jobs end; the connection is cut; the VM is looked at through a new one;
-/// the command comes back.
-pub(crate) const SHARES: Shares<10> = Shares::new([8, 12, 8, 8, 28, 6, 6, 8, 10, 6]);
+/// the command comes back. Of half a minute, jobs have the three seconds for which VIX itself waits for Tools.
+pub(crate) const SHARES: Shares<10> = Shares::new([6, 10, 12, 8, 28, 6, 6, 8, 10, 6]);
 
-/// What a fence does, each until the instant that it is given.
+/// What a fence does, each within its part of the time. Waiting for others takes no more than its own share; connecting,
+/// powering off, cutting and looking may also take what those before them have left.
 pub(crate) trait Fencing {
     /// A VM that has been opened.
     type Vm;
 
     /// Waits for the command to return.
-    fn comes_back(&self, until: Instant) -> Result<(), PortError>;
+    fn comes_back(&self, part: Part) -> Result<(), PortError>;
 
     /// The VM that the command may have acted on, if there is one. A connection that was lost is made again for this.
-    fn vm(&self, until: Instant) -> Result<Option<Self::Vm>, PortError>;
+    fn vm(&self, part: Part) -> Result<Option<Self::Vm>, PortError>;
 
     /// Waits for jobs that were given up. Those that are not over.
-    fn settle(&self, vm: &Self::Vm, until: Instant) -> Vec<Function>;
+    fn settle(&self, vm: &Self::Vm, part: Part) -> Vec<Function>;
 
     /// Whether the VM is as good as before: nothing that was asked of it is still to come.
-    fn survives(&self, vm: &Self::Vm, until: Instant) -> bool;
+    fn survives(&self, vm: &Self::Vm, part: Part) -> bool;
 
     /// Powers it off, whatever it is doing.
-    fn put_out(&self, vm: &Self::Vm, until: Instant) -> Result<(), PortError>;
+    fn put_out(&self, vm: &Self::Vm, part: Part) -> Result<(), PortError>;
 
     /// Ends the connection under jobs that nothing else ends: `VixHost_Disconnect` makes all handles of it invalid.
-    fn cut(&self, vm: Self::Vm, pending: &[Function], until: Instant) -> Result<(), PortError>;
+    fn cut(&self, vm: Self::Vm, pending: &[Function], part: Part) -> Result<(), PortError>;
 
     /// Makes sure, through a new connection, that the VM is off.
-    fn is_off(&self, pending: &[Function], until: Instant) -> Result<(), PortError>;
+    fn is_off(&self, pending: &[Function], part: Part) -> Result<(), PortError>;
 }
 
-/// Fences, each part until its end.
+/// Fences.
 pub(crate) fn fence<F: Fencing>(
     machine: &F,
-    [back, open, jobs, guest, off, back_again, jobs_again, cut, look, back_at_last]: [Instant; 10],
+    [back, open, jobs, guest, off, back_again, jobs_again, cut, look, back_at_last]: [Part; 10],
 ) -> Result<Fenced, PortError> {
     let idle = machine.comes_back(back);
     let Some(vm) = machine.vm(open)? else {
@@ -79,7 +78,7 @@ pub(crate) fn fence<F: Fencing>(
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use proptest::prelude::*;
     use vmtask_core::{FaultKind, Span};
@@ -104,45 +103,46 @@ mod tests {
             self.succeeds[part]
         }
 
-        fn try_to(&self, until: Instant) -> Result<(), PortError> {
-            self.hang(until).then_some(()).ok_or_else(|| PortError::new(FaultKind::Unknown, "it hangs"))
+        /// Takes its own share.
+        fn own(&self, part: Part) -> Result<(), PortError> {
+            self.end(part.own(self.now.get()))
         }
 
-        fn pending(&self, until: Instant) -> Vec<Function> {
-            if self.hang(until) { Vec::new() } else { vec![Function::VmPause] }
+        fn end(&self, until: Instant) -> Result<(), PortError> {
+            self.hang(until).then_some(()).ok_or_else(|| PortError::new(FaultKind::Unknown, "it hangs"))
         }
     }
 
     impl Fencing for Hanging {
         type Vm = ();
 
-        fn comes_back(&self, until: Instant) -> Result<(), PortError> {
-            self.try_to(until)
+        fn comes_back(&self, part: Part) -> Result<(), PortError> {
+            self.own(part)
         }
 
-        fn vm(&self, until: Instant) -> Result<Option<()>, PortError> {
-            self.try_to(until).map(Some)
+        fn vm(&self, part: Part) -> Result<Option<()>, PortError> {
+            self.end(part.end()).map(Some)
         }
 
-        fn settle(&self, (): &(), until: Instant) -> Vec<Function> {
-            self.pending(until)
+        fn settle(&self, (): &(), part: Part) -> Vec<Function> {
+            if self.own(part).is_ok() { Vec::new() } else { vec![Function::VmPause] }
         }
 
-        fn survives(&self, (): &(), until: Instant) -> bool {
-            self.seen_well.set(self.hang(until));
+        fn survives(&self, (): &(), part: Part) -> bool {
+            self.seen_well.set(self.own(part).is_ok());
             self.seen_well.get()
         }
 
-        fn put_out(&self, (): &(), until: Instant) -> Result<(), PortError> {
-            self.try_to(until)
+        fn put_out(&self, (): &(), part: Part) -> Result<(), PortError> {
+            self.end(part.end())
         }
 
-        fn cut(&self, (): (), _: &[Function], until: Instant) -> Result<(), PortError> {
-            self.try_to(until)
+        fn cut(&self, (): (), _: &[Function], part: Part) -> Result<(), PortError> {
+            self.end(part.end())
         }
 
-        fn is_off(&self, _: &[Function], until: Instant) -> Result<(), PortError> {
-            self.try_to(until)
+        fn is_off(&self, _: &[Function], part: Part) -> Result<(), PortError> {
+            self.end(part.end())
         }
     }
 
@@ -161,7 +161,7 @@ mod tests {
             let deadline = begin + time_to_answer(fence_time);
             let (now, part, seen_well) = (Cell::new(begin), Cell::new(0), Cell::new(false));
             let machine = Hanging { now, succeeds, part, seen_well };
-            let answer = fence(&machine, SHARES.ends(begin, deadline));
+            let answer = fence(&machine, SHARES.of(begin, deadline));
             prop_assert!(machine.now.get() <= deadline);
             prop_assert!(machine.now.get() < begin + Duration::from_millis(fence_time.as_millis().into()));
             prop_assert_eq!(answer == Ok(Fenced::Survived), machine.seen_well.get());

@@ -27,7 +27,7 @@ use crate::host::Host;
 use crate::live::Live;
 use crate::machine::Vm;
 use crate::setup::{Paths, Setup, SetupError};
-use crate::wait::{Busy, Stop, Wait};
+use crate::wait::{Busy, Part, Stop, Wait};
 
 /// How long VIX may take to say what a product can do, before anything is begun.
 const CONNECT: Duration = Duration::from_secs(20);
@@ -256,7 +256,7 @@ impl Hypervisor for VixVm {
     }
 
     fn fence(&self, id: CommandId, deadline: Instant) -> Result<Fenced, PortError> {
-        let parts = fence::SHARES.ends(Instant::now(), deadline);
+        let parts = fence::SHARES.of(Instant::now(), deadline);
         fence::fence(&Fence { machine: self, id, kind: self.busy.kind() }, parts)
     }
 }
@@ -273,30 +273,30 @@ struct Fence<'a> {
 impl Fencing for Fence<'_> {
     type Vm = Vm;
 
-    fn comes_back(&self, until: Instant) -> Result<(), PortError> {
-        self.machine.busy.wait_idle(self.id, until).map_err(stuck)
+    fn comes_back(&self, part: Part) -> Result<(), PortError> {
+        self.machine.busy.wait_idle(self.id, part.own(Instant::now())).map_err(stuck)
     }
 
-    fn vm(&self, until: Instant) -> Result<Option<Vm>, PortError> {
+    fn vm(&self, part: Part) -> Result<Option<Vm>, PortError> {
         if let Some(vm) = self.machine.open_vm() {
             return Ok(Some(vm));
         }
         if !self.machine.is_made() {
             return Ok(None);
         }
-        match self.machine.vm(&Wait::until(until)) {
+        match self.machine.vm(&Wait::until(part.end())) {
             Ok(vm) => Ok(Some(vm)),
             Err(error) if error.fault.kind == FaultKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    fn settle(&self, vm: &Vm, until: Instant) -> Vec<Function> {
-        vm.strays().settle(&Wait::until(until)).err().map_or_else(Vec::new, |(_, pending)| pending)
+    fn settle(&self, vm: &Vm, part: Part) -> Vec<Function> {
+        vm.strays().settle(&Wait::until(part.own(Instant::now()))).err().map_or_else(Vec::new, |(_, pending)| pending)
     }
 
-    fn survives(&self, vm: &Vm, until: Instant) -> bool {
-        let wait = Wait::until(until);
+    fn survives(&self, vm: &Vm, part: Part) -> bool {
+        let wait = Wait::until(part.own(Instant::now()));
         let Some(live) = self.machine.any_live() else { return false };
         // Half-done, and not to be undone.
         if matches!(self.kind, Some(OpKind::Provision | OpKind::PowerOn)) {
@@ -319,11 +319,11 @@ impl Fencing for Fence<'_> {
         if wish.running { state.is_running() } else { state.is_paused() || self.machine.is_held(state) }
     }
 
-    fn put_out(&self, vm: &Vm, until: Instant) -> Result<(), PortError> {
-        self.machine.put_out(vm, &Wait::until(until))
+    fn put_out(&self, vm: &Vm, part: Part) -> Result<(), PortError> {
+        self.machine.put_out(vm, &Wait::until(part.end()))
     }
 
-    fn cut(&self, vm: Vm, pending: &[Function], until: Instant) -> Result<(), PortError> {
+    fn cut(&self, vm: Vm, pending: &[Function], part: Part) -> Result<(), PortError> {
         let what = ending(pending);
         tracing::warn!(%what, "a job of VIX does not end, although its virtual machine is off: the connection is cut");
         let open = std::mem::take(&mut *self.machine.link());
@@ -335,16 +335,16 @@ impl Fencing for Fence<'_> {
             let _ = done.send(());
         });
         cutting.map_err(during(&what))?;
-        if is_done.recv_timeout(until.saturating_duration_since(Instant::now())).is_err() {
+        if is_done.recv_timeout(part.end().saturating_duration_since(Instant::now())).is_err() {
             let text = format!("{what}: it does not end, and neither does the connection; nothing else can cancel it");
             return Err(PortError::new(FaultKind::Unknown, text));
         }
         Ok(())
     }
 
-    fn is_off(&self, pending: &[Function], until: Instant) -> Result<(), PortError> {
+    fn is_off(&self, pending: &[Function], part: Part) -> Result<(), PortError> {
         let what = ending(pending);
-        let state = match self.machine.vm(&Wait::until(until)) {
+        let state = match self.machine.vm(&Wait::until(part.end())) {
             Err(error) if error.fault.kind == FaultKind::NotFound => return Ok(()),
             vm => vm?.power_state().map_err(during(&what))?,
         };
