@@ -46,6 +46,8 @@ pub struct Machine {
     pub(crate) rounds: u16,
     /// An earlier manager did not get to the end: a VM that is found running may be ours.
     pub(crate) unfinished: bool,
+    /// What an earlier manager may have left behind, as far as that is known before the first look.
+    pub(crate) inherited: Option<Leftover>,
     /// Whether this manager has probed.
     pub(crate) looked: bool,
     /// Checkpoints on disk that nobody wants.
@@ -159,6 +161,7 @@ impl Machine {
             lost: None,
             rounds: 0,
             unfinished: false,
+            inherited: None,
             looked: false,
             junk: Generations::NONE,
             removing: None,

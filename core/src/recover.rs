@@ -9,7 +9,7 @@ use crate::input::{Fault, FaultKind, Found, Power, Program};
 use crate::journal::{RECORD_VERSION, Record};
 use crate::life::{Examine, Life};
 use crate::machine::{Machine, Stage, Tries};
-use crate::output::{Cause, Loss, Notice, Outcome, Unfit};
+use crate::output::{Cause, Leftover, Loss, Notice, Outcome, Unfit};
 use crate::phase::Intent;
 use crate::policy::Plan;
 use crate::time::Instant;
@@ -37,6 +37,11 @@ impl Machine {
             return Ok(machine);
         }
         machine.unfinished = !record.ended;
+        machine.inherited = match (record.ended, plan.capabilities.outlives_manager) {
+            (true, _) => record.leftover,
+            (false, true) => Some(Leftover::MayRun),
+            (false, false) => Some(Leftover::StillRegistered),
+        };
         machine.record.ended = false;
         machine.record.leftover = None;
         if record.intent != Intent::Abort {
@@ -287,14 +292,7 @@ impl Machine {
                 self.drop_snapshot();
             }
         }
-        // Each time an older one, so there are no more rounds than numbers in both sets.
-        for _ in 0..2 * MAX_GENERATIONS {
-            let unfit = self.record.generations.iter().find_map(|g| Some((g, found.why_unfit(g)?)));
-            let Some((generation, why)) = unfit else { break };
-            self.drop_generation(generation, why);
-            self.fall_back_on_junk(generation);
-            self.changed();
-        }
+        // Known before anything is dropped: a sound one that was to be deleted is fallen back on.
         for generation in found.snapshots.iter().chain(found.damaged.iter()) {
             if !self.record.generations.contains(generation) && !self.record.aside.contains(generation) {
                 self.junk.insert(generation);
@@ -304,6 +302,14 @@ impl Machine {
                 self.record.next_generation = generation.next();
                 self.changed();
             }
+        }
+        // Each time an older one, so there are no more rounds than numbers in both sets.
+        for _ in 0..2 * MAX_GENERATIONS {
+            let unfit = self.record.generations.iter().find_map(|g| Some((g, found.why_unfit(g)?)));
+            let Some((generation, why)) = unfit else { break };
+            self.drop_generation(generation, why);
+            self.fall_back_on_junk(generation);
+            self.changed();
         }
         newest.is_some_and(|newest| !self.record.generations.contains(newest))
     }

@@ -302,9 +302,11 @@ impl Machine {
             (Op::CopyOut(ix), _) => self.stage = Stage::Exited(ix.0 + 1),
             (Op::PowerOff, _) => self.powered_off(),
             (Op::Unregister(kept), _) => {
-                // An abort may have come meanwhile: then more has to go.
+                // An abort may have come meanwhile: then more has to go, unless it cannot be put on record.
                 if kept == self.keep() {
                     self.finish(None);
+                } else if self.journal_lost {
+                    self.finish(Some(Leftover::StillRegistered));
                 }
             }
         }
@@ -672,10 +674,7 @@ impl Machine {
         self.end_as(Outcome::Failed { cause: Cause::Journal });
         if self.commands == 0 {
             // Nothing was touched: whatever an earlier manager has left is as it was.
-            self.finish(self.unfinished.then_some(match plan.capabilities.outlives_manager {
-                true => Leftover::MayRun,
-                false => Leftover::StillRegistered,
-            }));
+            self.finish(self.inherited);
         } else if off {
             self.finish(Some(Leftover::StillRegistered));
         }

@@ -87,7 +87,7 @@ fn any_plan(dice: &mut impl Dice) -> Option<Plan> {
     };
     spec.limits.run_ms = *pick(dice, &[None, Some(3_600_000), Some(1), Some(u64::MAX)]);
     let policy = any_policy(dice);
-    Plan::new(&spec, policy, capabilities).ok()
+    Plan::new(&spec.check().ok()?, policy, capabilities).ok()
 }
 
 const SPANS: [Span; 6] = [

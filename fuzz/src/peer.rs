@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vmtask_driver::EffectToken;
 use vmtask_qemu::wait::Wait;
@@ -33,7 +33,7 @@ pub(crate) fn with(script: &[u8], act: impl FnOnce(Connections, &Wait<'_>)) {
     thread::scope(|scope| {
         let token = &token;
         scope.spawn(move || serve(&streams, script, token));
-        act(connections, &Wait::command(token, FOR_EVER));
+        act(connections, &Wait::command(token, Instant::now() + FOR_EVER));
     });
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path};
 
-use vmtask_core::{Capabilities, Pause, Plan, Policy, Snapshots};
+use vmtask_core::{Capabilities, Pause, Plan, Policy, Snapshots, TaskDraft};
 use vmtask_driver::{TaskFile, TaskFileError};
 use vmtask_platform::Definition;
 
@@ -24,7 +24,7 @@ pub fn task_toml(bytes: &[u8]) {
         Err(error) => panic!("nothing is read but the text: {error}"),
     };
     let spec = file.spec();
-    assert_eq!(spec.check(), Ok(()));
+    assert_eq!(TaskDraft::from(spec.clone()).check().as_ref(), Ok(spec));
     assert_eq!(file.default_dir().parent(), Some(file.base()), "{:?}", spec.name);
     let guest = spec.files_in.iter().map(|file| &file.guest).chain(spec.files_out.iter().map(|file| &file.guest));
     let results = spec.files_out.iter().map(|file| &file.host);

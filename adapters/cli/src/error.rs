@@ -67,7 +67,7 @@ impl Error {
             Self::TaskDir(TaskDirError::InUse { .. }) => Exit::Locked,
             Self::TaskDir(TaskDirError::Io { .. } | TaskDirError::NamelessHost | TaskDirError::Random(_))
             | Self::Journal(JournalError::Io { .. } | JournalError::Gone(_))
-            | Self::Drive(DriveError::Random(_) | DriveError::Thread(_) | DriveError::Journal { .. })
+            | Self::Drive(DriveError::Random(_) | DriveError::Thread(_))
             | Self::Registry(_)
             | Self::Secret(_)
             | Self::Result(ResultError::Output { .. } | ResultError::Io { .. } | ResultError::Malformed { .. })

@@ -114,6 +114,7 @@ impl Session {
             outcome,
             leftover: record.leftover,
             record,
+            journal_error: None,
             errors: Vec::new(),
             notices: Vec::new(),
             substitutes: Vec::new(),

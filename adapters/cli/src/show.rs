@@ -74,7 +74,6 @@ enum Line<'a> {
     },
     Journal {
         text: &'a str,
-        gives_up: bool,
     },
     Result {
         #[serde(flatten)]
@@ -142,15 +141,12 @@ impl Show {
                 How::Json => out::json(&Line::Trouble { op: error.op, text: &error.error.message }),
                 _ => self.say(&format!("vmtask: {}", error.error.message)),
             },
-            News::Journal { error, gives_up } => match self.how {
-                How::Json => out::json(&Line::Journal { text: error, gives_up: *gives_up }),
+            News::Journal { error } => match self.how {
+                How::Json => out::json(&Line::Journal { text: error }),
                 // It is tried again and again; once is enough.
-                _ if *gives_up || self.journal_error != *error => {
+                _ if self.journal_error != *error => {
                     self.journal_error = (*error).to_owned();
-                    self.say(&format!(
-                        "vmtask: the journal: {error}; {}",
-                        if *gives_up { "giving up" } else { "trying on" }
-                    ));
+                    self.say(&format!("vmtask: the journal: {error}; trying on"));
                 }
                 _ => {}
             },
@@ -163,12 +159,13 @@ impl Show {
             How::Json => out::json(&Line::Report { report }),
             How::Bar(bar) => match report {
                 Report::Phase(phase) => bar.set_message(phase.to_string()),
-                Report::Progress { permille, .. } => bar.set_position(permille.into()),
+                Report::Progress { permille: Some(permille), .. } => bar.set_position(permille.into()),
                 Report::Checkpoint { generation, .. } => {
                     bar.println(format!("vmtask: checkpoint {generation} is safe"))
                 }
                 Report::Notice(notice) => bar.println(format!("vmtask: {notice}")),
                 Report::Ended { .. } => bar.finish_and_clear(),
+                Report::Progress { permille: None, .. } => {}
             },
             How::Plain { percent, quiet } => match report {
                 // Every checkpoint takes the task through these and back to running; the line that counts is the one
@@ -176,7 +173,7 @@ impl Show {
                 Report::Phase(Phase::BeginningSnapshot(_) | Phase::Committing(_) | Phase::Pruning(_)) => *quiet = true,
                 Report::Phase(Phase::Running) if std::mem::take(quiet) => {}
                 Report::Phase(phase) => out::note(format_args!("vmtask: {phase}")),
-                Report::Progress { permille, .. } => {
+                Report::Progress { permille: Some(permille), .. } => {
                     let tenth = permille / 100 * 10;
                     if tenth > *percent {
                         *percent = tenth;
@@ -187,7 +184,7 @@ impl Show {
                     out::note(format_args!("vmtask: checkpoint {generation} is safe"));
                 }
                 Report::Notice(notice) => out::note(format_args!("vmtask: {notice}")),
-                Report::Ended { .. } => {}
+                Report::Ended { .. } | Report::Progress { permille: None, .. } => {}
             },
         }
     }

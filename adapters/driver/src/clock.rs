@@ -6,7 +6,7 @@ use std::time::Duration;
 use vmtask_core::{Accepted, Boot, CommandId, Denied, Event, Instant, JournalSeq, Reply, Request};
 
 use crate::journal::JournalError;
-use crate::port::PortError;
+use crate::port::{Fenced, PortError};
 
 /// Tells the time and waits.
 pub trait Clock: Send {
@@ -90,7 +90,7 @@ pub(crate) enum Message {
     },
     Fenced {
         id: CommandId,
-        result: Result<bool, PortError>,
+        result: Result<Fenced, PortError>,
     },
     Observed {
         boot: Boot,

@@ -15,11 +15,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
-use vmtask_core::{Command, CommandId, FaultKind};
+use vmtask_core::{Command, CommandId, FaultKind, Span};
 
 use crate::clock::{Letter, Message};
 use crate::port::{EffectToken, Hypervisor, PortError};
+use crate::wait::time_to_answer;
 
 pub(crate) struct Crew {
     hypervisor: Arc<dyn Hypervisor>,
@@ -31,9 +33,12 @@ pub(crate) struct Crew {
     tokens: Vec<(CommandId, EffectToken)>,
 }
 
+/// A command, by when its answer is wanted, and its leave.
+type Job = (Command, Instant, EffectToken);
+
 struct Worker {
     number: u32,
-    jobs: Sender<(Command, EffectToken)>,
+    jobs: Sender<Job>,
     outstanding: usize,
     thread: JoinHandle<()>,
 }
@@ -49,7 +54,10 @@ impl Crew {
         self.worker.outstanding > 0 || self.fences > 0
     }
 
-    pub(crate) fn carry_out(&mut self, command: Command) {
+    /// Has a command carried out, for whose answer the machine waits for `time`.
+    pub(crate) fn carry_out(&mut self, command: Command, time: Span) {
+        // Counted from now: one that queues behind another has less.
+        let deadline = Instant::now() + time_to_answer(time);
         if self.fenced && self.worker.outstanding > 0 {
             let number = self.worker.number + 1;
             match Worker::spawn(number, Arc::clone(&self.hypervisor), self.outbox.clone()) {
@@ -71,14 +79,16 @@ impl Crew {
         let token = EffectToken::new();
         self.tokens.push((command.id, token.clone()));
         self.worker.outstanding += 1;
-        if self.worker.jobs.send((command, token)).is_err() {
+        if self.worker.jobs.send((command, deadline, token)).is_err() {
             // It never ends while we hold the other end, and panics of adapters are caught: nothing was done.
             let error = PortError::new(FaultKind::Refused, "the worker thread is gone");
             self.post(Message::Completed { worker: self.worker.number, id: command.id, result: Err(error) });
         }
     }
 
-    pub(crate) fn fence(&mut self, id: CommandId) {
+    /// Has a command fenced; the machine waits for the answer for `time`.
+    pub(crate) fn fence(&mut self, id: CommandId, time: Span) {
+        let deadline = Instant::now() + time_to_answer(time);
         self.fenced = true;
         self.fences += 1;
         let tokens: Vec<_> = self.tokens.drain(..).map(|(_, token)| token).collect();
@@ -86,7 +96,7 @@ impl Crew {
         let spawned = thread::Builder::new().name("vmtask-fence".to_owned()).spawn(move || {
             // Here and not in the loop: revoking waits for an effect that has begun.
             tokens.iter().for_each(EffectToken::revoke);
-            let result = guarded("fence", || hypervisor.fence(id));
+            let result = guarded("fence", || hypervisor.fence(id, deadline));
             let _ = outbox.send(Letter(Message::Fenced { id, result }));
         });
         if let Err(error) = spawned {
@@ -132,13 +142,13 @@ impl Worker {
     }
 }
 
-fn work(worker: u32, hypervisor: &dyn Hypervisor, jobs: &Receiver<(Command, EffectToken)>, outbox: &Sender<Letter>) {
-    for (command, token) in jobs {
+fn work(worker: u32, hypervisor: &dyn Hypervisor, jobs: &Receiver<Job>, outbox: &Sender<Letter>) {
+    for (command, deadline, token) in jobs {
         // It was queued behind one that hung, and both were fenced.
         let result = if token.is_revoked() {
             Err(PortError::new(FaultKind::Refused, "the command was fenced before it began"))
         } else {
-            guarded(&command.op.to_string(), || hypervisor.carry_out(&command, &token))
+            guarded(&command.op.to_string(), || hypervisor.carry_out(&command, deadline, &token))
         };
         if outbox.send(Letter(Message::Completed { worker, id: command.id, result })).is_err() {
             return;

@@ -26,7 +26,7 @@ use crate::crew::Crew;
 use crate::ended::{Counters, Ended, OpError};
 use crate::handle::Handle;
 use crate::journal::{JournalError, RecordStore};
-use crate::port::{EventSink, Hypervisor, PortError};
+use crate::port::{EventSink, Fenced, Hypervisor, PortError};
 use crate::writer::Writer;
 
 /// Something worth telling while a task runs.
@@ -188,6 +188,7 @@ impl<'a> Setup<'a> {
             writer,
             submitted: None,
             journal_error: None,
+            fence: self.policy.fence,
             issued: None,
             substitutes,
             errors: Vec::new(),
@@ -212,6 +213,7 @@ pub struct Driver {
     submitted: Option<JournalSeq>,
     /// What the journal said last, if nothing has become durable since.
     journal_error: Option<String>,
+    fence: Span,
     /// The newest command, and when it was handed out.
     issued: Option<(Command, Instant)>,
     substitutes: Vec<Substitute>,
@@ -294,7 +296,7 @@ impl Driver {
             Message::Fenced { id, result } => {
                 self.crew.answered_fence();
                 match result {
-                    Ok(survived) => self.tell(now, Input::Fenced { id, survived }),
+                    Ok(fenced) => self.tell(now, Input::Fenced { id, survived: fenced == Fenced::Survived }),
                     // The machine's own deadline for fences decides what that means.
                     Err(error) => self.trouble(error, observer),
                 }
@@ -334,12 +336,12 @@ impl Driver {
                 Output::Command(command) => {
                     tracing::debug!(%command, id = %command.id, "command");
                     self.issued = Some((command, now));
-                    self.crew.carry_out(command);
+                    self.crew.carry_out(command, command.deadline.since(now));
                 }
                 Output::Fence(id) => {
                     tracing::warn!(%id, "fence");
                     self.note_silence(now, observer);
-                    self.crew.fence(id);
+                    self.crew.fence(id, self.fence);
                 }
                 Output::Report(report) => self.report(report, observer),
             }

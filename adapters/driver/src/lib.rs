@@ -29,6 +29,7 @@
 //!     Capabilities, Command, CommandId, Event, ExitStatus, Found, Op, Outcome, Pause, Reply, Report, Snapshots,
 //! };
 //! use vmtask_driver::*;
+//! use std::time::Instant;
 //!
 //! /// A hypervisor in which every program ends at once, with exit code 0.
 //! #[derive(Default)]
@@ -56,7 +57,7 @@
 //!     fn watch(&self, events: EventSink) {
 //!         *self.events.lock().unwrap() = Some(events);
 //!     }
-//!     fn carry_out(&self, command: &Command, _token: &EffectToken) -> Result<Reply, PortError> {
+//!     fn carry_out(&self, command: &Command, _deadline: Instant, _token: &EffectToken) -> Result<Reply, PortError> {
 //!         Ok(match command.op {
 //!             Op::Probe => Reply::Found(Found::default()),
 //!             Op::Provision(_) => Reply::Provisioned { running: true },
@@ -69,8 +70,8 @@
 //!             _ => Reply::Done,
 //!         })
 //!     }
-//!     fn fence(&self, _id: CommandId) -> Result<bool, PortError> {
-//!         Ok(true)
+//!     fn fence(&self, _id: CommandId, _deadline: Instant) -> Result<Fenced, PortError> {
+//!         Ok(Fenced::Survived)
 //!     }
 //! }
 //!

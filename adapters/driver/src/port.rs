@@ -1,13 +1,14 @@
 //! The port to a hypervisor: what an adapter implements and the driver calls.
 //!
 //! ```text
-//!   driver's loop ---- carry_out(command, token) ----> worker thread ----> Hypervisor  (blocks; may be abandoned)
-//!                 ---- fence(id) --------------------> fence thread -----> Hypervisor  (never waits for carry_out)
-//!                 <--- (boot, event) ------------------------------------- EventSink   (from any thread, at any time)
+//!   driver's loop -- carry_out(command, deadline, token) --> worker thread --> Hypervisor  (blocks; may be abandoned)
+//!                 -- fence(id, deadline) ------------------> fence thread ---> Hypervisor  (never waits for carry_out)
+//!                 <- (boot, event) ----------------------------------------- EventSink   (from any thread, at any time)
 //! ```
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use vmtask_core::{Boot, Capabilities, Command, CommandId, Event, Fault, FaultKind, Reply};
 
@@ -36,25 +37,43 @@ pub trait Hypervisor: Send + Sync {
 
     /// Carries out one command and returns when that is done, has failed, or (sliced ops) when a slice is done.
     ///
-    /// Blocks for as long as the hypervisor takes. Called from one thread at a time, unless a fence has abandoned an
-    /// earlier call, which may then still be on its way: whatever it does to files that outlive it must go through
-    /// [`EffectToken::act`].
+    /// Blocks for as long as the hypervisor takes, but returns by `deadline`, with [`FaultKind::Unknown`] if it cannot
+    /// tell by then what became of the command: later the machine no longer waits for the answer, and fences. What an
+    /// adapter waits for on the way there it bounds with a [`Wait`](crate::wait::Wait). The deadline is the command's
+    /// own ([`Command::deadline`] counts on the driver's clock) less what the answer needs to reach the machine.
+    ///
+    /// Called from one thread at a time, unless a fence has abandoned an earlier call, which may then still be on its
+    /// way: whatever it does to files that outlive it must go through [`EffectToken::act`].
     ///
     /// The calling thread may end at any time between two calls (when it was abandoned, say): tie nothing to it that
     /// must live as long as the VM, such as a parent-death signal.
     ///
     /// # Errors
     /// See [`FaultKind`] for what each kind promises.
-    fn carry_out(&self, command: &Command, token: &EffectToken) -> Result<Reply, PortError>;
+    fn carry_out(&self, command: &Command, deadline: Instant, token: &EffectToken) -> Result<Reply, PortError>;
 
     /// Makes sure that the command named, and every earlier one, can no longer act on the VM. Their tokens have been
-    /// revoked already. Must not wait for [`Hypervisor::carry_out`]; should make it return.
+    /// revoked already. Should make [`Hypervisor::carry_out`] return, and may wait for that, but not beyond its share of
+    /// the time.
     ///
-    /// Returns whether the VM survived; if not, it is powered off. No snapshot is in progress afterwards.
+    /// Returns by `deadline`: later the task has ended with the VM named as a leftover. An adapter that does several
+    /// things one after the other divides the time among them with [`Shares`](crate::wait::Shares), so that powering
+    /// off still has its own when all before it hangs.
     ///
     /// # Errors
     /// If the command may still act: the task then ends with the VM named as a leftover.
-    fn fence(&self, id: CommandId) -> Result<bool, PortError>;
+    fn fence(&self, id: CommandId, deadline: Instant) -> Result<Fenced, PortError>;
+}
+
+/// What became of the VM that a fence was about. Either way, no command from before the fence acts on it any more, and no
+/// snapshot is in progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fenced {
+    /// The guest is as the commands before the fence left it, running or held, and can be worked with. Whether the last
+    /// of them had its effect is found out by a probe.
+    Survived,
+    /// The VM is off, or there is none, and what was in the guest's memory is gone. Whole checkpoints stand.
+    PoweredOff,
 }
 
 /// A fault with its story: the core goes by the [`Fault`], people by the text.

@@ -9,18 +9,20 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use common::{capabilities, spec};
 use rstest::rstest;
 use vmtask_core::{
     Accepted, Boot, Capabilities, Cause, Command, CommandId, Event, ExitStatus, FaultKind, FileIx, Found, Generation,
-    Intent, Leftover, Notice, Op, OpKind, Outcome, Phase, Power, Record, Reply, Report, Request, Snapshots, Span,
-    Substitute,
+    Intent, Leftover, Notice, Op, OpKind, Outcome, Phase, Policy, Power, Record, Reply, Report, Request, Snapshots,
+    Span, Substitute,
 };
 use vmtask_driver::testing::{ManualClock, MemoryStore};
+use vmtask_driver::wait::time_to_answer;
 use vmtask_driver::{
-    DriveError, EffectToken, Ended, EventSink, Handle, Hypervisor, JournalError, MockHypervisor, News, PortError,
-    RecordStore, RequestError, Setup,
+    DriveError, EffectToken, Ended, EventSink, Fenced, Handle, Hypervisor, JournalError, MockHypervisor, News,
+    PortError, RecordStore, RequestError, Setup,
 };
 
 type Script = dyn Fn(&Fake, &Command, &EffectToken) -> Option<Result<Reply, PortError>> + Send + Sync;
@@ -33,7 +35,9 @@ struct Fake {
     commands: Mutex<Vec<Op>>,
     exits_at_launch: bool,
     fences: AtomicU32,
-    fence: Result<bool, PortError>,
+    /// What was to be done (nothing: a fence), by when, and when it was called for.
+    deadlines: Mutex<Vec<(Option<Op>, Instant, Instant)>>,
+    fence: Result<Fenced, PortError>,
     running: AtomicBool,
 }
 
@@ -47,7 +51,8 @@ impl Fake {
             commands: Mutex::default(),
             exits_at_launch: true,
             fences: AtomicU32::new(0),
-            fence: Ok(true),
+            deadlines: Mutex::default(),
+            fence: Ok(Fenced::Survived),
             running: AtomicBool::new(false),
         }
     }
@@ -88,7 +93,8 @@ impl Hypervisor for Fake {
         *self.events.lock().unwrap() = Some(events);
     }
 
-    fn carry_out(&self, command: &Command, token: &EffectToken) -> Result<Reply, PortError> {
+    fn carry_out(&self, command: &Command, deadline: Instant, token: &EffectToken) -> Result<Reply, PortError> {
+        self.deadlines.lock().unwrap().push((Some(command.op), deadline, Instant::now()));
         self.commands.lock().unwrap().push(command.op);
         if let Some(result) = (self.script)(self, command, token) {
             return result;
@@ -112,9 +118,10 @@ impl Hypervisor for Fake {
         })
     }
 
-    fn fence(&self, _id: CommandId) -> Result<bool, PortError> {
+    fn fence(&self, _id: CommandId, deadline: Instant) -> Result<Fenced, PortError> {
+        self.deadlines.lock().unwrap().push((None, deadline, Instant::now()));
         self.fences.fetch_add(1, Ordering::SeqCst);
-        if self.fence == Ok(false) {
+        if self.fence == Ok(Fenced::PoweredOff) {
             self.running.store(false, Ordering::SeqCst);
         }
         self.fence.clone()
@@ -216,7 +223,7 @@ fn a_task_goes_through_its_steps_and_its_exit_is_told() {
     let theirs = Arc::clone(&events);
     mock.expect_watch().times(1).returning(move |sink| *theirs.lock().unwrap() = Some(sink));
     let theirs = Arc::clone(&commands);
-    mock.expect_carry_out().returning(move |command, _| {
+    mock.expect_carry_out().returning(move |command, _, _| {
         theirs.lock().unwrap().push(command.to_string());
         Ok(match command.op {
             Op::Probe => Reply::Found(Found::default()),
@@ -282,6 +289,31 @@ fn an_abort_fences_at_once_and_does_not_wait_for_the_hung_worker() {
     assert_eq!(fake.fences.load(Ordering::SeqCst), 1);
     assert!(!fake.running.load(Ordering::SeqCst));
     drop(let_go);
+}
+
+#[test]
+fn every_command_and_every_fence_is_given_the_policys_time_but_for_what_its_answer_needs() {
+    let (gate, entered, let_go) = gate();
+    let fake = Arc::new(Fake::new(move |_, command, _| {
+        if command.op.kind() == OpKind::AwaitTools {
+            gate.pass();
+        }
+        None
+    }));
+    let before = Instant::now();
+    let run = start(&fake, MemoryStore::new());
+    entered.recv().unwrap();
+    assert_eq!(run.handle.abort(), Ok(Accepted::Applied));
+    assert_eq!(run.end().outcome, Outcome::Aborted);
+    drop(let_go);
+
+    let policy = Policy::default();
+    let given = fake.deadlines.lock().unwrap().clone();
+    assert!(given.iter().any(|(op, ..)| op.is_none()), "{given:?}");
+    for (op, deadline, called) in given {
+        let time = time_to_answer(op.map_or(policy.fence, |op| policy.deadline[op.kind().index()]));
+        assert!(before + time <= deadline && deadline <= called + time, "{op:?}");
+    }
 }
 
 #[test]
@@ -454,7 +486,7 @@ fn substitutes_are_told_before_anything_else() {
     mock.expect_capabilities()
         .returning(|| Ok(Capabilities { linked_clones: false, snapshots: Snapshots::None, ..capabilities() }));
     mock.expect_watch().return_const(());
-    mock.expect_carry_out().returning(|_, _| Err(PortError::new(FaultKind::AuthRejected, "wrong password")));
+    mock.expect_carry_out().returning(|_, _, _| Err(PortError::new(FaultKind::AuthRejected, "wrong password")));
     let driver = Setup::new(Arc::new(mock), &spec(), Box::new(MemoryStore::new()))
         .with_clock(ManualClock::new())
         .build()

@@ -152,7 +152,7 @@ impl Agent {
             let ask = json!({ "execute": "guest-sync-delimited", "arguments": { "id": number } });
             question.extend_from_slice(ask.to_string().as_bytes());
             question.push(b'\n');
-            self.send("guest-sync-delimited", &question)?;
+            self.send("guest-sync-delimited", &question, wait)?;
             loop {
                 let line = self.line("guest-sync-delimited", wait)?;
                 // Whatever stands before the delimiter belongs to somebody's past.
@@ -176,7 +176,7 @@ impl Agent {
         self.in_step = false;
         let mut question = json!({ "execute": command, "arguments": arguments }).to_string();
         question.push('\n');
-        let answer = self.send(command, question.as_bytes()).and_then(|()| self.line(command, wait));
+        let answer = self.send(command, question.as_bytes(), wait).and_then(|()| self.line(command, wait));
         let line = match answer {
             Ok(line) => line,
             Err(error) => {
@@ -286,17 +286,30 @@ impl Agent {
             let cut =
                 |error: io::Error| AgentError::Cut { command, why: format!("cannot connect to its socket: {error}") };
             let stream = (self.connect)().map_err(cut)?;
-            // A guest that is stopped does not read; a call must not hang on it.
-            stream.set_write_timeout(Some(Duration::from_secs(2))).map_err(cut)?;
             self.in_step = false;
             self.link = Some(Link { stream, buffer: Vec::new() });
         }
         self.link.as_mut().ok_or_else(|| AgentError::Cut { command, why: "not connected".into() })
     }
 
-    fn send(&mut self, command: &'static str, bytes: &[u8]) -> Result<(), AgentError> {
+    /// Sends a question. A guest that is stopped does not read.
+    fn send(&mut self, command: &'static str, bytes: &[u8], wait: &Wait<'_>) -> Result<(), AgentError> {
         let link = self.link(command)?;
-        link.stream.write_all(bytes).map_err(|error| AgentError::Cut { command, why: error.to_string() })
+        let cut = |why: String| AgentError::Cut { command, why };
+        let mut sent = 0;
+        while sent < bytes.len() {
+            let tick = wait.tick().map_err(|stop| match sent {
+                0 => AgentError::Silent { command, stop },
+                // What follows half a question would be taken for its other half.
+                _ => cut(format!("it does not read: {stop}")),
+            })?;
+            match link.stream.set_write_timeout(Some(tick)).and_then(|()| link.stream.write(&bytes[sent..])) {
+                Ok(put) => sent += put,
+                Err(error) if is_lull(&error) => {}
+                Err(error) => return Err(cut(error.to_string())),
+            }
+        }
+        Ok(())
     }
 
     /// The next line that holds anything.

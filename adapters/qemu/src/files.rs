@@ -4,7 +4,6 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
 use vmtask_core::{FaultKind, FileIx, Generation, Reply};
 use vmtask_driver::{EffectToken, PortError};
@@ -14,7 +13,7 @@ use crate::fault::{Fault, during};
 use crate::guest;
 use crate::instance::lock_within;
 use crate::live::Live;
-use crate::ops::{GUEST, SLICE, layer, open_input};
+use crate::ops::{SLICE, layer, open_input};
 use crate::results::Place;
 use crate::snapshot::{Mode, NextLayer, Snapshot};
 use crate::sockets::Channel;
@@ -23,18 +22,15 @@ use crate::vm::QemuVm;
 use crate::wait::Wait;
 use crate::{disk, host};
 
-/// How long freezing the guest may take. Live copies are not waited for here.
-const FREEZE: Duration = Duration::from_secs(60);
 /// The most that is kept of a failed program's standard error.
 const STDERR: u64 = 1 << 20;
 
 impl QemuVm {
-    pub(crate) fn copy_in(&self, live: &Live, ix: FileIx, token: &EffectToken) -> Result<Reply, PortError> {
+    pub(crate) fn copy_in(&self, live: &Live, ix: FileIx, wait: Wait<'_>) -> Result<Reply, PortError> {
         let spec = self.setup.spec.files_in.get(ix.index());
         let spec = spec.ok_or_else(|| no_such_file("input", ix))?;
         let path = self.setup.inputs.join(&spec.host);
         let what = format!("copying {} in", path.display());
-        let wait = Wait::command(token, GUEST);
         let mut work = lock_within(&live.work, &wait).map_err(during(&what))?;
         let mut transfer = match work.copy_in.take() {
             Some((begun, transfer)) if begun == ix.0 => transfer,
@@ -47,7 +43,7 @@ impl QemuVm {
         let mut agent = lock_within(&live.instance.agent, &wait).map_err(during(&what))?;
         let connect = live.instance.connector(Channel::Files);
         let slice = transfer
-            .step(&mut Way { agent: &mut agent, connect: &connect, wait, until: Instant::now() + SLICE })
+            .step(&mut Way { agent: &mut agent, connect: &connect, wait, until: wait.at_most(SLICE).deadline() })
             .map_err(during(&what))?;
         if slice == Slice::Pending {
             work.copy_in = Some((ix.0, transfer));
@@ -56,11 +52,16 @@ impl QemuVm {
         Ok(Reply::Done)
     }
 
-    pub(crate) fn copy_out(&self, live: &Live, ix: FileIx, token: &EffectToken) -> Result<Reply, PortError> {
+    pub(crate) fn copy_out(
+        &self,
+        live: &Live,
+        ix: FileIx,
+        token: &EffectToken,
+        wait: Wait<'_>,
+    ) -> Result<Reply, PortError> {
         let spec = self.setup.spec.files_out.get(ix.index());
         let spec = spec.ok_or_else(|| no_such_file("output", ix))?;
         let what = format!("copying the output {:?} out", spec.guest);
-        let wait = Wait::command(token, GUEST);
         let mut work = lock_within(&live.work, &wait).map_err(during(&what))?;
         let (place, mut transfer) = match work.copy_out.take() {
             Some((begun, place, transfer)) if begun == ix.0 => (place, transfer),
@@ -71,7 +72,7 @@ impl QemuVm {
                 (place, CopyOut::new(file, &spec.guest, limit))
             }
         };
-        match step_out(live, &mut transfer, wait, SLICE) {
+        match step_out(live, &mut transfer, wait, wait.at_most(SLICE)) {
             Ok(Slice::Pending) => {
                 work.copy_out = Some((ix.0, place, transfer));
                 Ok(Reply::Pending)
@@ -87,7 +88,7 @@ impl QemuVm {
                     return Ok(Reply::Done);
                 }
                 if missing {
-                    let said = self.keep_stderr(live, token);
+                    let said = self.keep_stderr(live, token, wait);
                     let text = format!("the program did not write the output {:?}{said}", spec.guest);
                     return Err(PortError::new(FaultKind::NotFound, text));
                 }
@@ -97,15 +98,14 @@ impl QemuVm {
     }
 
     /// Keeps what a program that failed to deliver wrote to its standard error, and quotes its end.
-    fn keep_stderr(&self, live: &Live, token: &EffectToken) -> String {
+    fn keep_stderr(&self, live: &Live, token: &EffectToken, wait: Wait<'_>) -> String {
         let name = &self.setup.spec.program.stderr;
         let kept = (|| {
             let place = Place::below(self.paths.dir(), "guest-stderr.txt").ok()?;
             let file = place.begin().ok()?;
             let reading = file.try_clone().ok()?;
             let mut transfer = CopyOut::new(file, name, STDERR);
-            let wait = Wait::command(token, GUEST);
-            let done = step_out(live, &mut transfer, wait, Duration::from_secs(10));
+            let done = step_out(live, &mut transfer, wait, wait.share(90));
             if !matches!(done, Ok(Slice::Done)) || !matches!(token.act(|| place.finish()), Ok(Ok(()))) {
                 let _ = token.act(|| place.abandon());
                 return None;
@@ -121,11 +121,12 @@ impl QemuVm {
         &self,
         live: &Arc<Live>,
         generation: Generation,
-        token: &EffectToken,
+        wait: Wait<'_>,
     ) -> Result<(), PortError> {
         let what = format!("beginning checkpoint {generation}");
-        let wait = Wait::command(token, FREEZE);
-        let mut work = lock_within(&live.work, &wait).map_err(during(&what))?;
+        // The rest is for killing a QEMU that is broken by it.
+        let freezing = wait.share(85);
+        let mut work = lock_within(&live.work, &freezing).map_err(during(&what))?;
         if work.snapshot.as_ref().is_some_and(|begun| begun.generation == generation) {
             // Begun already; only the answer was lost.
             return Ok(());
@@ -135,19 +136,19 @@ impl QemuVm {
         }
         // Every page once, with its heading, and the devices.
         let reserve = live.memory + live.memory / 64 + (32 << 20);
-        let running = live.wish().running;
+        let running = live.wish(&freezing).map_err(during(&what))?.running;
         let background = host::background_snapshots().is_ok();
         let mode = Mode::choose(running, background, self.setup.qemu.accel);
         let file = self.store.begin(generation, reserve).map_err(during(&what))?;
         let next = self.next_layer(live)?;
-        match Snapshot::begin(live, generation, mode, file, next, &wait) {
+        match Snapshot::begin(live, generation, mode, file, next, &freezing) {
             Ok(snapshot) => {
                 work.snapshot = Some(snapshot);
                 Ok(())
             }
             Err(error) => {
                 if error.fault.kind == FaultKind::Fatal {
-                    let _ = live.kill(crate::vm::DEATH);
+                    let _ = live.kill(wait.deadline());
                 }
                 Err(error)
             }
@@ -173,9 +174,9 @@ impl QemuVm {
         live: &Live,
         generation: Generation,
         token: &EffectToken,
+        wait: Wait<'_>,
     ) -> Result<Reply, PortError> {
         let what = format!("writing checkpoint {generation}");
-        let wait = Wait::command(token, GUEST);
         let mut work = lock_within(&live.work, &wait).map_err(during(&what))?;
         let begun = work.snapshot.as_ref().filter(|begun| begun.generation == generation);
         let Some(snapshot) = begun else {
@@ -184,7 +185,7 @@ impl QemuVm {
             }
             return Err(PortError::new(FaultKind::Refused, format!("{what}: it was not begun")));
         };
-        match snapshot.poll(&Wait::command(token, SLICE)) {
+        match snapshot.poll(&wait.at_most(SLICE)) {
             None if token.is_revoked() => Err(crate::wait::Stop::Fenced.during(&what)),
             None => Ok(Reply::Pending),
             Some(Err(error)) => {
@@ -202,10 +203,15 @@ impl QemuVm {
         }
     }
 
-    pub(crate) fn remove_snapshot(&self, generation: Generation, token: &EffectToken) -> Result<(), PortError> {
+    pub(crate) fn remove_snapshot(
+        &self,
+        generation: Generation,
+        token: &EffectToken,
+        wait: Wait<'_>,
+    ) -> Result<(), PortError> {
         self.store.remove(generation, token)?;
         if let Some(live) = self.any_live().filter(|live| live.is_alive()) {
-            self.merge_layers(&live, token)?;
+            self.merge_layers(&live, token, wait)?;
             self.sweep_disk(&live);
         }
         Ok(())
@@ -230,10 +236,10 @@ impl QemuVm {
     }
 }
 
-fn step_out(live: &Live, transfer: &mut CopyOut, wait: Wait<'_>, slice: Duration) -> Result<Slice, StreamError> {
+fn step_out(live: &Live, transfer: &mut CopyOut, wait: Wait<'_>, slice: Wait<'_>) -> Result<Slice, StreamError> {
     let mut agent = lock_within(&live.instance.agent, &wait)?;
     let connect = live.instance.connector(Channel::Files);
-    transfer.step(&mut Way { agent: &mut agent, connect: &connect, wait, until: Instant::now() + slice })
+    transfer.step(&mut Way { agent: &mut agent, connect: &connect, wait, until: slice.deadline() })
 }
 
 fn no_such_file(which: &str, ix: FileIx) -> PortError {

@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -173,7 +173,7 @@ impl Instance {
             .connect(Channel::Qmp)
             .map_err(|error| QmpError::Cut { command: "connecting", why: error.to_string() })
             .and_then(|stream| Qmp::start(stream, move |name, data| on_event(name, data), wait));
-        let fresh = Arc::new(started.map_err(|error| self.explain(error))?);
+        let fresh = Arc::new(started.map_err(|error| self.explain(error, wait))?);
         *qmp = Some(Arc::clone(&fresh));
         Ok(fresh)
     }
@@ -185,7 +185,7 @@ impl Instance {
         arguments: Value,
         wait: &Wait<'_>,
     ) -> Result<Value, InstanceError> {
-        let once = || self.qmp(wait)?.call(command, arguments.clone(), wait).map_err(|error| self.explain(error));
+        let once = || self.qmp(wait)?.call(command, arguments.clone(), wait).map_err(|error| self.explain(error, wait));
         match once() {
             Err(InstanceError::Qmp(QmpError::Cut { .. })) if REPEATABLE.contains(&command) => once(),
             other => other,
@@ -229,7 +229,7 @@ impl Instance {
     }
 
     pub(crate) fn give_fd(&self, name: &str, file: &File, wait: &Wait<'_>) -> Result<(), InstanceError> {
-        self.qmp(wait)?.give_fd(name, file.as_fd(), wait).map_err(|error| self.explain(error))
+        self.qmp(wait)?.give_fd(name, file.as_fd(), wait).map_err(|error| self.explain(error, wait))
     }
 
     /// Loads the state in `file`, from its present position. The machine is stopped afterwards.
@@ -277,15 +277,16 @@ impl Instance {
     ///
     /// # Errors
     /// If it does not go away: a process that hangs in the kernel.
-    pub(crate) fn kill(&self, most: Duration) -> Result<ExitStatus, Stop> {
+    pub(crate) fn kill(&self, until: Instant) -> Result<ExitStatus, Stop> {
         self.process.kill();
         // Not by leave of a command: a fenced command's machine must go just the same.
-        self.process.wait(&Wait::most(most))
+        self.process.wait(&Wait::until(until))
     }
 
     /// A broken connection may be a dead process; then its own words say more.
-    fn explain(&self, error: QmpError) -> InstanceError {
-        if matches!(error, QmpError::Cut { .. }) && self.process.wait(&Wait::most(Duration::from_millis(500))).is_ok() {
+    fn explain(&self, error: QmpError, wait: &Wait<'_>) -> InstanceError {
+        if matches!(error, QmpError::Cut { .. }) && self.process.wait(&wait.at_most(Duration::from_millis(500))).is_ok()
+        {
             return InstanceError::Died { last_words: self.process.last_words() };
         }
         InstanceError::Qmp(error)

@@ -62,6 +62,7 @@ pub mod cmdline;
 mod disk;
 mod durable;
 mod fault;
+mod fence;
 mod files;
 pub mod guest;
 pub mod host;

@@ -20,7 +20,7 @@ use crate::instance::{Instance, lock_within};
 use crate::snapshot::Snapshot;
 use crate::sockets::Channel;
 use crate::stream::{CopyIn, CopyOut};
-use crate::wait::Wait;
+use crate::wait::{Stop, Wait};
 
 /// A boot.
 pub(crate) struct Live {
@@ -149,17 +149,18 @@ impl Live {
         *self.events.lock().unwrap_or_else(PoisonError::into_inner) = self.instance.connect(Channel::Events).ok();
     }
 
-    /// Ends it for good.
-    pub(crate) fn kill(&self, most: Duration) -> Result<(), crate::wait::Stop> {
+    /// Ends it for good, by then.
+    pub(crate) fn kill(&self, until: Instant) -> Result<(), Stop> {
         self.signs.ending.store(true, Ordering::SeqCst);
-        self.instance.kill(most).map(drop)
+        self.instance.kill(until).map(drop)
     }
 
     pub(crate) fn layers(&self) -> MutexGuard<'_, Vec<Layer>> {
         self.layers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn wish(&self) -> MutexGuard<'_, Wish> {
-        self.wish.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether the guest should run. Whoever changes that holds this until QEMU has answered.
+    pub(crate) fn wish(&self, wait: &Wait<'_>) -> Result<MutexGuard<'_, Wish>, Stop> {
+        lock_within(&self.wish, wait)
     }
 }

@@ -19,16 +19,15 @@ use crate::live::Live;
 use crate::vm::QemuVm;
 use crate::wait::Wait;
 
-/// How long merging may take within one command. What is left is merged at the next.
-const MERGING: Duration = Duration::from_secs(60);
 const JOB: &str = "merge";
 
 impl QemuVm {
     /// Merges every layer that no checkpoint needs by itself into the one above it.
-    pub(crate) fn merge_layers(&self, live: &Live, token: &EffectToken) -> Result<(), PortError> {
-        let wait = Wait::command(token, MERGING);
+    pub(crate) fn merge_layers(&self, live: &Live, token: &EffectToken, wait: Wait<'_>) -> Result<(), PortError> {
+        // The rest is for giving up. What is left is merged at the next.
+        let merging = wait.share(90);
         while let Some(index) = self.superfluous(live) {
-            match self.merge(live, index, token, &wait) {
+            match self.merge(live, index, token, &merging) {
                 Ok(()) => {}
                 Err(error) => {
                     // Harmless as long as nothing was unlinked: the chain is longer than it need be.

@@ -16,6 +16,7 @@ use crate::guest::{self, State};
 use crate::instance::{Instance, InstanceError, Source, Wanted, lock_within};
 use crate::live::{Live, Signs, Wish, Work};
 use crate::process::Life;
+use crate::qmp::QmpError;
 use crate::ram;
 use crate::setup::Baseline;
 use crate::template::{Kind, Template, TemplateError};
@@ -23,30 +24,25 @@ use crate::vm::{self, QemuVm};
 use crate::wait::{Stop, Wait};
 use crate::{disk, watch};
 
-/// How long QEMU may take to answer, on a busy computer.
-const ANSWER: Duration = Duration::from_secs(10);
-/// How long a slice of a long command may take.
+/// How long a slice of a long command may take, if its deadline is not before that.
 pub(crate) const SLICE: Duration = Duration::from_millis(300);
-/// How long the guest may take over something small.
-pub(crate) const GUEST: Duration = Duration::from_secs(25);
-/// How long a guest may take to boot when a template is made; the core's deadline for the command is above it.
-const MAKING: Duration = Duration::from_secs(110);
 
 impl QemuVm {
-    pub(crate) fn probe(&self, token: &EffectToken) -> Result<Found, PortError> {
+    pub(crate) fn probe(&self, wait: Wait<'_>) -> Result<Found, PortError> {
         let mut found =
             Found { registered: self.paths.vm().is_dir(), snapshots: self.store.list(), ..Found::default() };
         let Some(live) = self.any_live().filter(|live| live.is_alive()) else {
-            vm::kill_orphan(&self.paths)?;
+            vm::kill_orphan(&self.paths, wait.deadline())?;
             return Ok(found);
         };
-        let wait = Wait::command(token, ANSWER);
         let state = live.instance.run_state(&wait).map_err(during("probing"))?;
         if state != "running" {
             found.power = Power::Paused;
             return Ok(found);
         }
         found.power = Power::On;
+        // An agent that is silent is no reason not to answer.
+        let wait = wait.share(35);
         let status = lock_within(&live.instance.agent, &wait)
             .ok()
             .and_then(|mut agent| guest::status(&mut agent, None, &wait).ok());
@@ -80,9 +76,9 @@ impl QemuVm {
             .map_err(during(format!("making {}", dir.display())))
     }
 
-    pub(crate) fn unregister(&self, keep: Keep, token: &EffectToken) -> Result<(), PortError> {
-        self.put_out()?;
-        vm::kill_orphan(&self.paths)?;
+    pub(crate) fn unregister(&self, keep: Keep, token: &EffectToken, wait: Wait<'_>) -> Result<(), PortError> {
+        self.put_out(wait.deadline())?;
+        vm::kill_orphan(&self.paths, wait.deadline())?;
         let what = match keep {
             Keep::Nothing => vec![self.paths.vm()],
             Keep::Checkpoints => vec![self.paths.run(), self.paths.process()],
@@ -101,19 +97,26 @@ impl QemuVm {
     }
 
     /// Brings the guest into its first state; whether it runs then.
-    pub(crate) fn provision(&self, boot: Boot, base: Base, token: &EffectToken) -> Result<bool, PortError> {
+    pub(crate) fn provision(
+        &self,
+        boot: Boot,
+        base: Base,
+        token: &EffectToken,
+        whole: Wait<'_>,
+    ) -> Result<bool, PortError> {
         // What there is belongs to an earlier boot, or to an earlier try.
-        self.put_out()?;
-        vm::kill_orphan(&self.paths)?;
+        self.put_out(whole.deadline())?;
+        vm::kill_orphan(&self.paths, whole.deadline())?;
         self.register()?;
-        let wait = Wait::command(token, MAKING);
+        // The rest is for killing what is half-made.
+        let wait = whole.share(90);
         let result = match base {
             Base::Baseline => self.provision_baseline(boot, token, &wait),
             Base::Checkpoint(generation) => self.provision_checkpoint(boot, generation, token, &wait).map(|()| false),
         };
         result.map_err(|mut error| {
             // With the half-made machine gone it is certain that nothing was done.
-            let gone = self.put_out_boot(boot).is_ok();
+            let gone = self.put_out_boot(boot, whole.deadline()).is_ok();
             if gone && error.fault.kind == FaultKind::Unknown && !token.is_revoked() {
                 error.fault.kind = FaultKind::Refused;
             }
@@ -151,7 +154,7 @@ impl QemuVm {
                 Ok(()) => return Ok(true),
                 Err(Warm::Damaged(error)) => {
                     tracing::warn!(%error, "a damaged template is made anew");
-                    self.put_out_boot(boot)?;
+                    self.put_out_boot(boot, wait.deadline())?;
                     self.cache.discard(&self.kind(), wait).map_err(during("throwing a damaged template away"))?;
                 }
                 Err(Warm::Failed(error)) => return Err(error),
@@ -167,7 +170,7 @@ impl QemuVm {
         let memory = ram::new_memory(self.setup.memory()).map_err(during(what))?;
         let layers = self.new_disk(template.disk.as_deref())?;
         let state = template.state.try_clone().map_err(during(what))?;
-        let live = self.spawn(boot, Start::Incoming, Source::Private(&memory), layers, token)?;
+        let live = self.spawn(boot, Start::Incoming, Source::Private(&memory), layers, token, wait)?;
         // Filled while QEMU loads its libraries. It maps the memory meanwhile, but writes nothing before it loads the
         // devices' state.
         match template.load(&memory) {
@@ -195,7 +198,7 @@ impl QemuVm {
             disk::create(&self.setup.qemu, &file, None, size).map_err(during("making the task's disk"))?;
             layers.push(layer(&file));
         }
-        let live = self.spawn(boot, Start::Boot, Source::Anonymous, layers, token)?;
+        let live = self.spawn(boot, Start::Boot, Source::Anonymous, layers, token, wait)?;
         live.instance.greet(wait).map_err(during("starting QEMU"))
     }
 
@@ -216,7 +219,7 @@ impl QemuVm {
         };
         let (manifest, file) = self.store.open(generation, &Machine::of(&self.setup)).map_err(unusable)?;
         let layers = self.disk_of(&manifest.disk, &what)?;
-        let live = self.spawn(boot, Start::Incoming, Source::Anonymous, layers, token)?;
+        let live = self.spawn(boot, Start::Incoming, Source::Anonymous, layers, token, wait)?;
         // Compared while QEMU loads its libraries.
         Store::verify(&manifest, &file, || wait.tick().is_ok()).map_err(|error| match wait.tick() {
             Ok(_) => unusable(error),
@@ -248,6 +251,7 @@ impl QemuVm {
         memory: Source<'_>,
         layers: Vec<Layer>,
         token: &EffectToken,
+        wait: &Wait<'_>,
     ) -> Result<Arc<Live>, PortError> {
         let what = "starting QEMU";
         let kernel = match start {
@@ -294,7 +298,7 @@ impl QemuVm {
             layers: Mutex::new(layers),
         });
         if let Err(error) = self.adopt(&live, token) {
-            let _ = live.kill(vm::DEATH);
+            let _ = live.kill(wait.deadline());
             return Err(error);
         }
         token.act(|| vm::note_process(&self.paths, name))?.map_err(during(what))?;
@@ -318,25 +322,25 @@ impl QemuVm {
 
     /// Lets the guest run.
     fn run(&self, live: &Live, wait: &Wait<'_>) -> Result<(), InstanceError> {
-        let mut wish = live.wish();
+        let mut wish = live.wish(wait).map_err(|stop| QmpError::Silent { command: "cont", stop })?;
         live.instance.cont(wait)?;
         wish.running = true;
         Ok(())
     }
 
-    pub(crate) fn power_on(&self, live: &Arc<Live>, token: &EffectToken) -> Result<(), PortError> {
-        let wait = Wait::command(token, ANSWER);
-        let ran = live.wish().running;
-        self.run(live, &wait).map_err(during("starting the guest"))?;
+    pub(crate) fn power_on(&self, live: &Arc<Live>, wait: Wait<'_>) -> Result<(), PortError> {
+        let what = "starting the guest";
+        let ran = live.wish(&wait).map_err(during(what))?.running;
+        self.run(live, &wait).map_err(during(what))?;
         if !ran {
             self.watch(live);
         }
         Ok(())
     }
 
-    pub(crate) fn await_tools(&self, live: &Live, token: &EffectToken) -> Result<Reply, PortError> {
+    pub(crate) fn await_tools(&self, live: &Live, token: &EffectToken, wait: Wait<'_>) -> Result<Reply, PortError> {
         let what = "waiting for the guest agent";
-        let slice = Wait::command(token, SLICE);
+        let slice = wait.at_most(SLICE);
         let Ok(mut agent) = lock_within(&live.instance.agent, &slice) else {
             return pending_unless_fenced(token, what);
         };
@@ -347,7 +351,6 @@ impl QemuVm {
             }
             return pending_unless_fenced(token, what);
         }
-        let wait = Wait::command(token, GUEST);
         let mut work = lock_within(&live.work, &wait).map_err(during(what))?;
         if work.restored {
             // Its program runs already: its clock cannot wait.
@@ -364,9 +367,8 @@ impl QemuVm {
         Ok(Reply::Done)
     }
 
-    pub(crate) fn make_workdir(&self, live: &Live, token: &EffectToken) -> Result<(), PortError> {
+    pub(crate) fn make_workdir(&self, live: &Live, wait: Wait<'_>) -> Result<(), PortError> {
         let what = "making the working directory in the guest";
-        let wait = Wait::command(token, GUEST);
         let mut work = lock_within(&live.work, &wait).map_err(during(what))?;
         if work.workdir {
             // It came with the template.
@@ -379,10 +381,9 @@ impl QemuVm {
         Ok(())
     }
 
-    pub(crate) fn launch(&self, live: &Live, token: &EffectToken) -> Result<(), PortError> {
+    pub(crate) fn launch(&self, live: &Live, wait: Wait<'_>) -> Result<(), PortError> {
         let program = &self.setup.spec.program;
         let what = format!("launching {:?}", program.path);
-        let wait = Wait::command(token, GUEST);
         // From before it can end.
         live.signs.launched.store(true, Ordering::SeqCst);
         let mut agent = lock_within(&live.instance.agent, &wait).map_err(during(&what))?;
@@ -395,17 +396,16 @@ impl QemuVm {
         })
     }
 
-    pub(crate) fn pause(&self, live: &Live, token: &EffectToken) -> Result<(), PortError> {
-        let wait = Wait::command(token, ANSWER);
-        let mut wish = live.wish();
-        live.instance.stop(&wait).map_err(during("pausing the guest"))?;
+    pub(crate) fn pause(&self, live: &Live, wait: Wait<'_>) -> Result<(), PortError> {
+        let what = "pausing the guest";
+        let mut wish = live.wish(&wait).map_err(during(what))?;
+        live.instance.stop(&wait).map_err(during(what))?;
         wish.running = false;
         Ok(())
     }
 
-    pub(crate) fn unpause(&self, live: &Live, token: &EffectToken) -> Result<(), PortError> {
+    pub(crate) fn unpause(&self, live: &Live, wait: Wait<'_>) -> Result<(), PortError> {
         let what = "letting the guest run on";
-        let wait = Wait::command(token, GUEST);
         // A stream that holds the guest, or ends by holding it, must be through first: what runs on before that would
         // be part of the checkpoint, without its disk.
         if let Some(snapshot) = &lock_within(&live.work, &wait).map_err(during(what))?.snapshot {

@@ -17,11 +17,12 @@ use std::io::{self, IoSlice, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use serde_json::{Value, json};
 
+use crate::agent::is_lull;
+use crate::instance::lock_within;
 use crate::wait::{Stop, Wait};
 
 /// The longest line that is believed. The longest honest one (a full ring buffer of the console) is below 1 MiB.
@@ -111,8 +112,6 @@ impl Qmp {
     ) -> Result<Self, QmpError> {
         const GREETING: &str = "the greeting";
         let broken = |error: io::Error| QmpError::Cut { command: GREETING, why: error.to_string() };
-        // A QEMU that is stopped (SIGSTOP) does not read; the socket takes some hundred kilobytes before that shows.
-        stream.set_write_timeout(Some(Duration::from_secs(5))).map_err(broken)?;
         let reading = stream.try_clone().map_err(broken)?;
         let shared =
             Arc::new(Shared { stream, writing: Mutex::new(()), state: Mutex::default(), arrived: Condvar::new() });
@@ -170,17 +169,23 @@ impl Qmp {
         };
         let mut line = json!({ "execute": command, "arguments": arguments, "id": number }).to_string();
         line.push('\n');
-        let written = {
-            let _whole = self.shared.writing.lock().unwrap_or_else(PoisonError::into_inner);
-            send(&self.shared.stream, line.as_bytes(), fd)
+        let written = lock_within(&self.shared.writing, wait)
+            .map_err(Unsent::Nothing)
+            .and_then(|_whole| send(&self.shared.stream, line.as_bytes(), fd, wait));
+        let sent = match written {
+            Err(Unsent::Nothing(stop)) => Err(QmpError::Silent { command, stop }),
+            Err(Unsent::Part(why)) => {
+                // Nothing that follows could be understood.
+                self.shared.cut(&why);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
         };
-        if let Err(error) = written {
-            // Part of a line may be out: nothing that follows could be understood.
-            self.shared.cut(&error.to_string());
-        }
-        let answer = self.until(command, wait, |state| match state.answers.get(&number) {
-            Some(Some(_)) => state.answers.remove(&number).flatten(),
-            _ => None,
+        let answer = sent.and_then(|()| {
+            self.until(command, wait, |state| match state.answers.get(&number) {
+                Some(Some(_)) => state.answers.remove(&number).flatten(),
+                _ => None,
+            })
         });
         if answer.is_err() {
             self.shared.lock().answers.remove(&number);
@@ -215,18 +220,47 @@ impl Drop for Qmp {
     }
 }
 
-fn send(mut stream: &UnixStream, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+/// Why a line was not sent.
+enum Unsent {
+    /// Nothing of it is out: the next line can be.
+    Nothing(Stop),
+    /// Part of it may be out.
+    Part(String),
+}
+
+/// Sends a line. A QEMU that is stopped (SIGSTOP) does not read; the socket takes some hundred kilobytes before that
+/// shows.
+fn send(stream: &UnixStream, line: &[u8], mut fd: Option<BorrowedFd<'_>>, wait: &Wait<'_>) -> Result<(), Unsent> {
+    let mut sent = 0;
+    while sent < line.len() {
+        let tick = match wait.tick() {
+            Ok(tick) => tick,
+            Err(stop) if sent == 0 => return Err(Unsent::Nothing(stop)),
+            Err(stop) => return Err(Unsent::Part(format!("QEMU does not read: {stop}"))),
+        };
+        match stream.set_write_timeout(Some(tick)).and_then(|()| send_some(stream, &line[sent..], fd)) {
+            Ok(put) => {
+                // The descriptor goes with the first byte.
+                fd = None;
+                sent += put;
+            }
+            Err(error) if is_lull(&error) => {}
+            Err(error) => return Err(Unsent::Part(error.to_string())),
+        }
+    }
+    Ok(())
+}
+
+fn send_some(mut stream: &UnixStream, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<usize> {
     use std::io::Write;
     let Some(fd) = fd else {
-        return stream.write_all(bytes);
+        return stream.write(bytes);
     };
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let fds = [fd];
     control.push(SendAncillaryMessage::ScmRights(&fds));
-    let sent = rustix::net::sendmsg(stream.as_fd(), &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
-    // The descriptor goes with the first byte; the rest may follow by itself.
-    stream.write_all(&bytes[sent..])
+    Ok(rustix::net::sendmsg(stream.as_fd(), &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?)
 }
 
 /// Reads until the stream ends or stops making sense; says why.
@@ -302,6 +336,7 @@ mod tests {
     use rstest::rstest;
     use std::io::{BufRead, BufReader, Write};
     use std::sync::mpsc;
+    use std::time::Duration;
 
     const HELLO: &str = "{\"QMP\": {\"version\": {}, \"capabilities\": []}}\n";
 
@@ -390,6 +425,16 @@ mod tests {
         let stop = Stop::Timeout;
         assert_eq!(error, QmpError::Silent { command: "stop", stop });
         assert_eq!(qmp.is_cut(), None, "it may answer the next call");
+    }
+
+    #[test]
+    fn a_peer_that_does_not_read_costs_only_the_time_allowed() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let more_than_a_socket_takes = vec![b'x'; 4 << 20];
+        let sent = send(&ours, &more_than_a_socket_takes, None, &Wait::most(Duration::from_secs(1)));
+        assert!(matches!(sent, Err(Unsent::Part(_))), "half a line is out");
+        let sent = send(&ours, b"{}\n", None, &Wait::most(Duration::from_millis(20)));
+        assert!(matches!(sent, Err(Unsent::Nothing(Stop::Timeout))), "its socket is full");
     }
 
     #[test]

@@ -20,7 +20,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use vmtask_core::{FaultKind, Generation};
@@ -35,7 +35,7 @@ use crate::instance::{InstanceError, Migration};
 use crate::live::Live;
 use crate::wait::Wait;
 
-/// How long QEMU may take to answer while it also writes a stream.
+/// How long QEMU may take to answer the streaming thread, which works for no command, while it also writes a stream.
 const ANSWER: Duration = Duration::from_secs(20);
 /// How long a guest may be held by a live copy, as QEMU estimates it.
 const DOWNTIME_MS: u32 = 30;
@@ -210,10 +210,10 @@ impl Begun {
             self.wait_resumed(resumed, wait)?;
         }
         let snapshot = Snapshot { generation: self.generation, mode: self.mode, state: Arc::clone(&self.shared) };
-        let live = Arc::clone(&self.live);
+        let (live, kill_by) = (Arc::clone(&self.live), wait.deadline());
         std::thread::Builder::new().name("qemu-snapshot".into()).spawn(move || self.stream()).map_err(|error| {
             // Nobody would ever finish it.
-            let _ = live.kill(ANSWER);
+            let _ = live.kill(kill_by);
             PortError::new(FaultKind::Fatal, format!("starting a thread for it: {error}"))
         })?;
         Ok(snapshot)
@@ -229,8 +229,7 @@ impl Begun {
 
     /// Lets the guest run if it should. Whether that worked.
     fn restore_run_state(&self, wait: &Wait<'_>) -> bool {
-        let wish = self.live.wish();
-        !wish.running || self.live.instance.cont(wait).is_ok()
+        self.live.wish(wait).is_ok_and(|wish| !wish.running || self.live.instance.cont(wait).is_ok())
     }
 
     /// From now on the guest writes to the next layer.
@@ -358,7 +357,7 @@ impl Begun {
 
     /// The guest's state is in doubt: nothing of it may go on.
     fn lost(&self, why: &str) -> PortError {
-        let _ = self.live.kill(ANSWER);
+        let _ = self.live.kill(Instant::now() + ANSWER);
         PortError::new(
             FaultKind::Fatal,
             format!(

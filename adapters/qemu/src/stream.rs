@@ -229,9 +229,12 @@ pub(crate) struct Way<'a> {
 
 impl Way<'_> {
     fn slice_left(&self) -> Result<bool, StreamError> {
-        // The command's deadline is far beyond the slice: only a fence shows here.
-        self.wait.tick()?;
-        Ok(Instant::now() < self.until)
+        match self.wait.tick() {
+            Ok(_) => Ok(Instant::now() < self.until),
+            // A slice ends with its command's time.
+            Err(Stop::Timeout) => Ok(false),
+            Err(stop) => Err(stop.into()),
+        }
     }
 }
 

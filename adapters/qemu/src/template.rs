@@ -322,7 +322,7 @@ fn make(kind: &Kind<'_>, dir: &Path, low_priority: bool, wait: &Wait<'_>) -> Res
     instance.cont(wait)?;
     prepare(&instance, kind.disk.is_some(), wait)?;
     freeze(&instance, &memory, dir, wait)?;
-    instance.kill(Duration::from_secs(10))?;
+    instance.kill(wait.deadline())?;
     durable::gone(std::fs::remove_dir_all(dir.join("run"))).map_err(cache_error("remove", dir))?;
     let describe = |name: &str| {
         let path = dir.join(name);
@@ -346,7 +346,9 @@ fn make(kind: &Kind<'_>, dir: &Path, low_priority: bool, wait: &Wait<'_>) -> Res
 }
 
 /// Everything that all tasks' guests have in common.
-fn prepare(instance: &Instance, disk: bool, wait: &Wait<'_>) -> Result<(), TemplateError> {
+fn prepare(instance: &Instance, disk: bool, whole: &Wait<'_>) -> Result<(), TemplateError> {
+    // The rest is for asking QEMU what the guest has written to its console, if it does not come to life.
+    let wait = &whole.share(95);
     let result = (|| {
         let mut agent = lock_within(&instance.agent, wait)
             .map_err(|stop| crate::agent::AgentError::Silent { command: "guest-sync-delimited", stop })?;
@@ -360,7 +362,7 @@ fn prepare(instance: &Instance, disk: bool, wait: &Wait<'_>) -> Result<(), Templ
     })();
     result.map_err(|source| match instance.process.ended() {
         Some(_) => TemplateError::Qemu(InstanceError::Died { last_words: instance.process.last_words() }),
-        None => TemplateError::Guest { source, console: instance.console(&Wait::most(Duration::from_secs(2))) },
+        None => TemplateError::Guest { source, console: instance.console(whole) },
     })
 }
 

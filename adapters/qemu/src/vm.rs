@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   carry_out (one thread) --> Op --> a function of `ops` ---> Live (QMP, agent, streams)
-//!   fence (another thread) --> looks at QMP and agent, kills if in doubt
+//!   fence (another thread) --> `fence` ---> looks at QMP and agent, kills if in doubt
 //! ```
 //! At most one boot is alive. It is shared by the thread that carries out commands, the fence, the streaming thread of a
 //! checkpoint and the watcher; none of them waits for another without a limit.
@@ -10,28 +10,20 @@
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::Instant;
 
 use vmtask_core::{Boot, Capabilities, Command, CommandId, FaultKind, Op, OpKind, Pause, Reply, Snapshots};
-use vmtask_driver::{EffectToken, EventSink, Hypervisor, PortError};
+use vmtask_driver::{EffectToken, EventSink, Fenced, Hypervisor, PortError};
 
 use crate::checkpoint::Store;
+use crate::fence::{self, Fencing};
 use crate::image::UnpinnedError;
 use crate::instance::lock_within;
 use crate::live::Live;
 use crate::process::ProcessName;
 use crate::setup::{Paths, Setup};
 use crate::template::Cache;
-use crate::wait::{Busy, Wait};
-
-/// How long a process may take to die. Longer means that it hangs in the kernel.
-pub(crate) const DEATH: Duration = Duration::from_secs(10);
-/// How long a fence waits for a command to come back before it stops being gentle.
-const GENTLE: Duration = Duration::from_secs(3);
-/// How long a fence waits for the guest agent.
-const REVIVAL: Duration = Duration::from_secs(12);
-/// How long a fence waits for QMP.
-const LIVENESS: Duration = Duration::from_secs(3);
+use crate::wait::{Busy, Part, Wait};
 
 /// One virtual machine for one task, under QEMU.
 pub struct QemuVm {
@@ -100,20 +92,20 @@ impl QemuVm {
         token.act(|| *self.slot() = Some(Arc::clone(live)))
     }
 
-    /// Ends the boot that is alive, if there is one.
-    pub(crate) fn put_out(&self) -> Result<(), PortError> {
-        self.any_live().map_or(Ok(()), |live| self.end(&live))
+    /// Ends the boot that is alive, if there is one, by then.
+    pub(crate) fn put_out(&self, until: Instant) -> Result<(), PortError> {
+        self.any_live().map_or(Ok(()), |live| self.end(&live, until))
     }
 
     /// Ends this boot, and no later one: a command that was abandoned and comes back must not hit its successor's.
-    pub(crate) fn put_out_boot(&self, boot: Boot) -> Result<(), PortError> {
+    pub(crate) fn put_out_boot(&self, boot: Boot, until: Instant) -> Result<(), PortError> {
         let live = self.any_live().filter(|live| live.boot == boot);
-        live.map_or(Ok(()), |live| self.end(&live))
+        live.map_or(Ok(()), |live| self.end(&live, until))
     }
 
-    fn end(&self, live: &Arc<Live>) -> Result<(), PortError> {
+    fn end(&self, live: &Arc<Live>, until: Instant) -> Result<(), PortError> {
         let name = live.instance.process.name();
-        live.kill(DEATH).map_err(|_| {
+        live.kill(until).map_err(|_| {
             PortError::new(
                 FaultKind::Unknown,
                 format!("QEMU (process {}) does not die; it hangs in the kernel", name.pid),
@@ -126,72 +118,30 @@ impl QemuVm {
         Ok(())
     }
 
-    fn dispatch(&self, command: &Command, token: &EffectToken) -> Result<Reply, PortError> {
+    fn dispatch(&self, command: &Command, deadline: Instant, token: &EffectToken) -> Result<Reply, PortError> {
+        let wait = Wait::command(token, deadline);
         match command.op {
-            Op::Probe => self.probe(token).map(Reply::Found),
+            Op::Probe => self.probe(wait).map(Reply::Found),
             Op::Register => self.register().map(|()| Reply::Done),
             Op::Provision(base) => {
-                self.provision(command.boot, base, token).map(|running| Reply::Provisioned { running })
+                self.provision(command.boot, base, token, wait).map(|running| Reply::Provisioned { running })
             }
-            Op::PowerOn => self.power_on(&self.live(command)?, token).map(|()| Reply::Done),
-            Op::AwaitTools => self.await_tools(&*self.live(command)?, token),
+            Op::PowerOn => self.power_on(&self.live(command)?, wait).map(|()| Reply::Done),
+            Op::AwaitTools => self.await_tools(&*self.live(command)?, token, wait),
             // The guest agent asks for no password.
             Op::LogIn => Ok(Reply::Done),
-            Op::MakeWorkdir => self.make_workdir(&*self.live(command)?, token).map(|()| Reply::Done),
-            Op::CopyIn(ix) => self.copy_in(&*self.live(command)?, ix, token),
-            Op::Launch => self.launch(&*self.live(command)?, token).map(|()| Reply::Done),
-            Op::Pause => self.pause(&*self.live(command)?, token).map(|()| Reply::Done),
-            Op::Unpause => self.unpause(&*self.live(command)?, token).map(|()| Reply::Done),
-            Op::BeginSnapshot(g) => self.begin_snapshot(&self.live(command)?, g, token).map(|()| Reply::Done),
-            Op::CommitSnapshot(g) => self.commit_snapshot(&*self.live(command)?, g, token),
-            Op::RemoveSnapshot(g) => self.remove_snapshot(g, token).map(|()| Reply::Done),
-            Op::CopyOut(ix) => self.copy_out(&*self.live(command)?, ix, token),
-            Op::PowerOff => self.put_out().map(|()| Reply::Done),
-            Op::Unregister(keep) => self.unregister(keep, token).map(|()| Reply::Done),
+            Op::MakeWorkdir => self.make_workdir(&*self.live(command)?, wait).map(|()| Reply::Done),
+            Op::CopyIn(ix) => self.copy_in(&*self.live(command)?, ix, wait),
+            Op::Launch => self.launch(&*self.live(command)?, wait).map(|()| Reply::Done),
+            Op::Pause => self.pause(&*self.live(command)?, wait).map(|()| Reply::Done),
+            Op::Unpause => self.unpause(&*self.live(command)?, wait).map(|()| Reply::Done),
+            Op::BeginSnapshot(g) => self.begin_snapshot(&self.live(command)?, g, wait).map(|()| Reply::Done),
+            Op::CommitSnapshot(g) => self.commit_snapshot(&*self.live(command)?, g, token, wait),
+            Op::RemoveSnapshot(g) => self.remove_snapshot(g, token, wait).map(|()| Reply::Done),
+            Op::CopyOut(ix) => self.copy_out(&*self.live(command)?, ix, token, wait),
+            Op::PowerOff => self.put_out(deadline).map(|()| Reply::Done),
+            Op::Unregister(keep) => self.unregister(keep, token, wait).map(|()| Reply::Done),
         }
-    }
-
-    /// Whether the machine is as good as before: nothing that was asked of it is still to come.
-    fn survives(&self, kind: Option<OpKind>) -> bool {
-        let Some(live) = self.any_live().filter(|live| live.is_alive()) else {
-            return false;
-        };
-        // Half-done, and not to be undone: a machine in the making, a snapshot that must not be cancelled.
-        if matches!(kind, Some(OpKind::Provision | OpKind::PowerOn)) {
-            return false;
-        }
-        let wait = Wait::most(LIVENESS);
-        let Ok(mut work) = lock_within(&live.work, &wait) else {
-            return false;
-        };
-        if work.snapshot.is_some() {
-            return false;
-        }
-        // A transfer that was under way ends with its connection.
-        work.copy_in = None;
-        work.copy_out = None;
-        drop(work);
-        // QEMU answers in order: with this answer, everything asked before is done or will never be.
-        let Ok(state) = live.instance.run_state(&wait) else {
-            return false;
-        };
-        let running = state == "running";
-        let mut wish = live.wish();
-        if matches!(kind, Some(OpKind::Pause | OpKind::Unpause)) {
-            // Whether it acted shows in the state; its answer was lost before it could be noted.
-            wish.running = running;
-        }
-        if !running {
-            // Held because we wished it, or for a reason that nobody knows.
-            return !wish.running;
-        }
-        drop(wish);
-        // The agent too works in order.
-        let wait = Wait::most(REVIVAL);
-        lock_within(&live.instance.agent, &wait).is_ok_and(|mut agent| {
-            agent.disconnect();
-            agent.sync(&wait).is_ok()
-        })
     }
 }
 
@@ -220,24 +170,76 @@ impl Hypervisor for QemuVm {
         let _ = self.sink.set(events);
     }
 
-    fn carry_out(&self, command: &Command, token: &EffectToken) -> Result<Reply, PortError> {
-        self.busy.carry_out(command, token, || self.dispatch(command, token))
+    fn carry_out(&self, command: &Command, deadline: Instant, token: &EffectToken) -> Result<Reply, PortError> {
+        self.busy.carry_out(command, token, || self.dispatch(command, deadline, token))
     }
 
-    fn fence(&self, id: CommandId) -> Result<bool, PortError> {
-        let kind = self.busy.kind();
-        // Everything here waits by leave of the token, which is revoked by now.
-        let idle = self.busy.wait_idle(id, GENTLE).is_ok();
-        if idle && self.survives(kind) {
-            return Ok(true);
+    fn fence(&self, id: CommandId, deadline: Instant) -> Result<Fenced, PortError> {
+        let parts = fence::SHARES.of(Instant::now(), deadline);
+        fence::fence(&Fence { vm: self, id, kind: self.busy.kind() }, parts)
+    }
+}
+
+/// A fence about a command and all before it. Everything that they wait for is waited for by leave of their tokens, which
+/// are revoked by now.
+struct Fence<'a> {
+    vm: &'a QemuVm,
+    id: CommandId,
+    /// What was being carried out when it began.
+    kind: Option<OpKind>,
+}
+
+impl Fencing for Fence<'_> {
+    fn comes_back(&self, part: Part) -> bool {
+        self.vm.busy.wait_idle(self.id, part.own(Instant::now())).is_ok()
+    }
+
+    fn survives(&self, qemu: Part, agent: Part) -> bool {
+        let Some(live) = self.vm.any_live().filter(|live| live.is_alive()) else {
+            return false;
+        };
+        // Half-done, and not to be undone: a machine in the making, a snapshot that must not be cancelled.
+        if matches!(self.kind, Some(OpKind::Provision | OpKind::PowerOn)) {
+            return false;
         }
-        self.put_out()?;
-        // What hung on QEMU comes back now. What hangs in the kernel does not, but acts only by leave of its token, and
-        // has lost its machine.
-        let _ = self.busy.wait_idle(id, GENTLE);
-        // A machine that was still in the making when we looked.
-        self.put_out()?;
-        Ok(false)
+        let wait = Wait::until(qemu.own(Instant::now()));
+        let Ok(mut work) = lock_within(&live.work, &wait) else {
+            return false;
+        };
+        if work.snapshot.is_some() {
+            return false;
+        }
+        // A transfer that was under way ends with its connection.
+        work.copy_in = None;
+        work.copy_out = None;
+        drop(work);
+        // QEMU answers in order: with this answer, everything asked before is done or will never be.
+        let Ok(state) = live.instance.run_state(&wait) else {
+            return false;
+        };
+        let running = state == "running";
+        let Ok(mut wish) = live.wish(&wait) else {
+            return false;
+        };
+        if matches!(self.kind, Some(OpKind::Pause | OpKind::Unpause)) {
+            // Whether it acted shows in the state; its answer was lost before it could be noted.
+            wish.running = running;
+        }
+        if !running {
+            // Held because we wished it, or for a reason that nobody knows.
+            return !wish.running;
+        }
+        drop(wish);
+        // The agent too works in order.
+        let wait = Wait::until(agent.own(Instant::now()));
+        lock_within(&live.instance.agent, &wait).is_ok_and(|mut agent| {
+            agent.disconnect();
+            agent.sync(&wait).is_ok()
+        })
+    }
+
+    fn put_out(&self, part: Part) -> Result<(), PortError> {
+        self.vm.put_out(part.end())
     }
 }
 
@@ -251,7 +253,7 @@ pub(crate) fn note_process(paths: &Paths, name: ProcessName) -> io::Result<()> {
 
 /// Kills a process that an earlier manager started and that has survived it, if there is one. Nobody else is ever
 /// killed: number and start time must both be what was written down.
-pub(crate) fn kill_orphan(paths: &Paths) -> Result<(), PortError> {
+pub(crate) fn kill_orphan(paths: &Paths, until: Instant) -> Result<(), PortError> {
     let Ok(text) = std::fs::read(paths.process()) else {
         return Ok(());
     };
@@ -262,7 +264,7 @@ pub(crate) fn kill_orphan(paths: &Paths) -> Result<(), PortError> {
     if name.is_alive() {
         tracing::warn!(pid = name.pid, "a QEMU has survived its manager; killing it");
     }
-    name.kill(DEATH).map_err(|error| {
+    name.kill(until.saturating_duration_since(Instant::now())).map_err(|error| {
         PortError::new(
             FaultKind::Refused,
             format!("QEMU (process {}) of an earlier run is still there and cannot be killed: {error}", name.pid),

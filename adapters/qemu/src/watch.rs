@@ -78,7 +78,7 @@ impl Watcher {
                 since_launch = true;
                 pause = FIRST_LOOK;
             }
-            if !live.wish().running {
+            if !live.wish(&Wait::most(ONE_LOOK)).is_ok_and(|wish| wish.running) {
                 continue;
             }
             if self.look(&live) {
@@ -135,7 +135,7 @@ impl Watcher {
                 State::Exited(exit) => Event::ProgramExited(exit),
                 // Without its supervisor nobody will ever know how the program ends: as good as a reboot.
                 State::Lost => Event::GuestRebooted,
-                State::Running => Event::Progress { permille: status.permille.unwrap_or(0), cpu_ms: status.cpu_ms },
+                State::Running => Event::Progress { permille: status.permille, cpu_ms: status.cpu_ms },
             },
         };
         if self.last != Some(event) {
@@ -150,9 +150,9 @@ impl Watcher {
 fn feed_the_starved(live: &Live) {
     if live.signs.starved.swap(false, Ordering::SeqCst) {
         tracing::warn!("the host's disk is full; the guest waits until there is room");
-        let wish = live.wish();
-        if wish.running {
-            let _ = live.instance.cont(&Wait::most(ONE_LOOK));
+        let wait = Wait::most(ONE_LOOK);
+        if live.wish(&wait).is_ok_and(|wish| wish.running) {
+            let _ = live.instance.cont(&wait);
         }
     }
 }

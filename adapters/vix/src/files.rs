@@ -9,7 +9,6 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use vmtask_core::{FaultKind, FileIx, Reply};
 use vmtask_driver::{EffectToken, PortError};
@@ -22,7 +21,7 @@ use crate::guest::exit;
 use crate::job::{Job, Strays};
 use crate::live::{Live, Work};
 use crate::machine::Vm;
-use crate::ops::{GUEST, SLICE};
+use crate::ops::SLICE;
 use crate::place::Place;
 use crate::tree;
 use crate::vm::VixVm;
@@ -65,9 +64,8 @@ enum Slice {
     Pending(Job),
 }
 
-fn step(job: Job, vm: &Vm, on: &str, token: &EffectToken) -> Result<Slice, Error> {
-    let wait = Wait::command(token, SLICE);
-    match job.finish(on, &wait) {
+fn step(job: Job, vm: &Vm, on: &str, wait: &Wait<'_>) -> Result<Slice, Error> {
+    match job.finish(on, &wait.at_most(SLICE)) {
         Ok(over) => over.map(|_| Slice::Done),
         Err((job, Stop::Timeout)) => Ok(Slice::Pending(job)),
         // Fenced: it may still act.
@@ -80,11 +78,10 @@ fn step(job: Job, vm: &Vm, on: &str, token: &EffectToken) -> Result<Slice, Error
 }
 
 impl VixVm {
-    pub(crate) fn copy_in(&self, live: &Live, ix: FileIx, token: &EffectToken) -> Result<Reply, PortError> {
+    pub(crate) fn copy_in(&self, live: &Live, ix: FileIx, wait: Wait<'_>) -> Result<Reply, PortError> {
         let spec = self.setup.spec.files_in.get(ix.index()).ok_or_else(|| no_such_file("input", ix))?;
         let path = self.setup.inputs.join(&spec.host);
         let what = format!("copying {} in", path.display());
-        let wait = Wait::command(token, GUEST);
         let vm = self.vm(&wait)?;
         let mut work = live.work(&wait).map_err(during(&what))?;
         self.session(&mut work, &vm, &wait).map_err(during(&what))?;
@@ -102,7 +99,7 @@ impl VixVm {
             }
         };
         if let Some(job) = copy.job.take() {
-            match step(job, &vm, &spec.guest, token).map_err(during(&what))? {
+            match step(job, &vm, &spec.guest, &wait).map_err(during(&what))? {
                 Slice::Done => {}
                 Slice::Pending(job) => {
                     work.copy_in = Some(CopyIn { job: Some(job), ..copy });
@@ -116,10 +113,15 @@ impl VixVm {
         Ok(Reply::Done)
     }
 
-    pub(crate) fn copy_out(&self, live: &Live, ix: FileIx, token: &EffectToken) -> Result<Reply, PortError> {
+    pub(crate) fn copy_out(
+        &self,
+        live: &Live,
+        ix: FileIx,
+        token: &EffectToken,
+        wait: Wait<'_>,
+    ) -> Result<Reply, PortError> {
         let spec = self.setup.spec.files_out.get(ix.index()).ok_or_else(|| no_such_file("output", ix))?;
         let what = format!("copying the output {:?} out", spec.guest);
-        let wait = Wait::command(token, GUEST);
         let vm = self.vm(&wait)?;
         let mut work = live.work(&wait).map_err(during(&what))?;
         self.session(&mut work, &vm, &wait).map_err(during(&what))?;
@@ -132,7 +134,7 @@ impl VixVm {
                     Ok(copy) => copy,
                     Err(Begin::Missing) if spec.optional => return Ok(Reply::Done),
                     Err(Begin::Missing) => {
-                        let said = self.keep_stderr(&vm, token);
+                        let said = self.keep_stderr(&vm, token, &wait);
                         let text = format!("the program did not write the output {:?}{said}", spec.guest);
                         return Err(PortError::new(FaultKind::NotFound, text));
                     }
@@ -141,7 +143,7 @@ impl VixVm {
             }
         };
         if let Some(job) = copy.job.take() {
-            match step(job, &vm, &spec.guest, token) {
+            match step(job, &vm, &spec.guest, &wait) {
                 Ok(Slice::Done) => {}
                 Ok(Slice::Pending(job)) => {
                     work.copy_out = Some(CopyOut { job: Some(job), ..copy });
@@ -198,15 +200,14 @@ impl VixVm {
     }
 
     /// Keeps what a program that failed to deliver wrote to its standard error, and quotes its end.
-    fn keep_stderr(&self, vm: &Vm, token: &EffectToken) -> String {
-        let wait = Wait::command(token, Duration::from_secs(10));
+    fn keep_stderr(&self, vm: &Vm, token: &EffectToken, wait: &Wait<'_>) -> String {
         let kept = (|| {
             let fetched = self.paths.fetched();
             let name = &self.setup.spec.program.stderr;
-            let (size, _) = self.guest(vm, &fetched).sum(name, &wait).ok()?;
+            let (size, _) = self.guest(vm, &fetched).sum(name, wait).ok()?;
             let place = Place::below(self.paths.dir(), "guest-stderr.txt").ok()?;
             let part = place.begin().ok().filter(|_| size <= STDERR)?;
-            vm.copy_out(&format!("{}/{name}", self.setup.workdir()), &absolute(&part), &wait).ok()?;
+            vm.copy_out(&format!("{}/{name}", self.setup.workdir()), &absolute(&part), wait).ok()?;
             let end = last_lines(&part)?;
             token.act(|| place.finish(&part)).ok()?.ok()?;
             Some(end)

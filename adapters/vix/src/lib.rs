@@ -62,6 +62,7 @@ mod checkpoint;
 mod discover;
 mod error;
 mod fault;
+mod fence;
 mod ffi;
 mod files;
 mod guest;

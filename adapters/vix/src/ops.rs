@@ -18,20 +18,12 @@ use crate::host::Host;
 use crate::live::{Live, Work};
 use crate::machine::{PowerState, Vm};
 use crate::snapshot::Snapshot;
-use crate::vm::{self, OFF, VixVm};
+use crate::vm::{self, VixVm};
 use crate::wait::{Stop, Wait};
 use crate::{tree, watch};
 
-/// How long a slice of a long command may take.
+/// How long a slice of a long command may take, if its deadline is not before that.
 pub(crate) const SLICE: Duration = Duration::from_millis(400);
-/// How long the guest may take over something small. Tools look at a program once in a second.
-pub(crate) const GUEST: Duration = Duration::from_secs(25);
-/// How long a VM may take to start, to be restored, to be copied; the core's deadlines are above it.
-pub(crate) const LONG: Duration = Duration::from_secs(110);
-/// How long a guest's processors may take to be stopped or let go.
-const HOLD: Duration = Duration::from_secs(25);
-/// How long the guest may take to set its clock.
-const CLOCK: Duration = Duration::from_secs(5);
 /// For how long VIX itself waits for Tools before it is asked again: a fence may have to wait for that.
 const TOOLS_SECONDS: i32 = 3;
 
@@ -47,12 +39,11 @@ impl VixVm {
         }
     }
 
-    pub(crate) fn probe(&self, boot: Boot, token: &EffectToken) -> Result<Found, PortError> {
+    pub(crate) fn probe(&self, boot: Boot, token: &EffectToken, wait: Wait<'_>) -> Result<Found, PortError> {
         let mut found = Found { snapshots: self.store.list(), ..Found::default() };
         if !self.is_made() {
             return Ok(found);
         }
-        let wait = Wait::command(token, GUEST);
         let vm = match self.vm(&wait) {
             Err(error) if error.fault.kind == FaultKind::NotFound => return Ok(found),
             vm => vm?,
@@ -120,7 +111,7 @@ impl VixVm {
         }
     }
 
-    pub(crate) fn register(&self, token: &EffectToken) -> Result<(), PortError> {
+    pub(crate) fn register(&self, token: &EffectToken, wait: Wait<'_>) -> Result<(), PortError> {
         // Whatever can be known to be wrong is said before anything is started.
         for file in &self.setup.spec.files_in {
             let path = self.setup.inputs.join(&file.host);
@@ -129,7 +120,6 @@ impl VixVm {
             })?;
         }
         self.make_dirs()?;
-        let wait = Wait::command(token, GUEST);
         let host = self.host(&wait)?;
         if self.home.origin == Origin::InPlace {
             let note = self.paths.notes().join("ours");
@@ -149,15 +139,20 @@ impl VixVm {
     }
 
     /// Brings the guest into its first state; whether it runs then.
-    pub(crate) fn provision(&self, boot: Boot, base: Base, token: &EffectToken) -> Result<bool, PortError> {
-        let wait = Wait::command(token, LONG);
+    pub(crate) fn provision(
+        &self,
+        boot: Boot,
+        base: Base,
+        token: &EffectToken,
+        wait: Wait<'_>,
+    ) -> Result<bool, PortError> {
         self.make_dirs()?;
         let host = self.host(&wait)?;
         // What there is belongs to an earlier boot, or to an earlier try.
         if self.is_made()
             && let Ok(vm) = self.vm(&wait)
         {
-            self.put_out(&vm, &wait.at_most(OFF))?;
+            self.put_out(&vm, &wait.share(20))?;
         }
         token.act(|| tree::remove(&self.note_held()))?.map_err(during("forgetting an earlier boot"))?;
         let state = match (base, self.home.snapshots) {
@@ -260,9 +255,8 @@ impl VixVm {
 
     // ---- power ----
 
-    pub(crate) fn power_on(&self, live: &Arc<Live>, token: &EffectToken) -> Result<(), PortError> {
+    pub(crate) fn power_on(&self, live: &Arc<Live>, token: &EffectToken, wait: Wait<'_>) -> Result<(), PortError> {
         let what = "powering on";
-        let wait = Wait::command(token, LONG);
         let vm = self.vm(&wait)?;
         let state = self.steady_state(&vm, &wait)?;
         if !state.is_running() {
@@ -289,11 +283,10 @@ impl VixVm {
         Ok(())
     }
 
-    pub(crate) fn switch_off(&self, token: &EffectToken) -> Result<(), PortError> {
+    pub(crate) fn switch_off(&self, token: &EffectToken, wait: Wait<'_>) -> Result<(), PortError> {
         if !self.is_made() {
             return Ok(());
         }
-        let wait = Wait::command(token, OFF);
         let vm = match self.vm(&wait) {
             Err(error) if error.fault.kind == FaultKind::NotFound => return Ok(()),
             vm => vm?,
@@ -303,9 +296,8 @@ impl VixVm {
         token.act(|| tree::remove(&self.note_held()))?.map_err(during("powering off"))
     }
 
-    pub(crate) fn pause(&self, live: &Live, token: &EffectToken) -> Result<(), PortError> {
+    pub(crate) fn pause(&self, live: &Live, token: &EffectToken, wait: Wait<'_>) -> Result<(), PortError> {
         let what = "pausing the guest";
-        let wait = Wait::command(token, self.holding());
         let vm = self.vm(&wait)?;
         // Nothing may be asked of the guest meanwhile.
         let mut work = live.work(&wait).map_err(during(what))?;
@@ -323,11 +315,6 @@ impl VixVm {
         Ok(())
     }
 
-    /// How long holding the guest, or letting it go, may take: to and from a disk, as long as its memory is large.
-    fn holding(&self) -> Duration {
-        if self.is_native() { HOLD } else { LONG }
-    }
-
     fn is_native(&self) -> bool {
         self.setup.connection.product.has(Function::VmPause)
     }
@@ -341,9 +328,8 @@ impl VixVm {
         Ok(vm.suspend(wait)?)
     }
 
-    pub(crate) fn unpause(&self, live: &Live, token: &EffectToken) -> Result<(), PortError> {
+    pub(crate) fn unpause(&self, live: &Live, token: &EffectToken, wait: Wait<'_>) -> Result<(), PortError> {
         let what = "letting the guest run on";
-        let wait = Wait::command(token, self.holding());
         let vm = self.vm(&wait)?;
         let mut work = live.work(&wait).map_err(during(what))?;
         let state = self.steady_state(&vm, &wait)?;
@@ -380,9 +366,9 @@ impl VixVm {
         }
     }
 
-    pub(crate) fn await_tools(&self, live: &Live, token: &EffectToken) -> Result<Reply, PortError> {
+    pub(crate) fn await_tools(&self, live: &Live, token: &EffectToken, wait: Wait<'_>) -> Result<Reply, PortError> {
         let what = "waiting for Tools";
-        let slice = Wait::command(token, SLICE);
+        let slice = wait.at_most(SLICE);
         let vm = self.vm(&slice)?;
         let Ok(mut work) = live.work(&slice) else {
             return pending_unless_fenced(token, what);
@@ -410,9 +396,8 @@ impl VixVm {
         }
     }
 
-    pub(crate) fn log_in(&self, live: &Live, token: &EffectToken) -> Result<(), PortError> {
+    pub(crate) fn log_in(&self, live: &Live, wait: Wait<'_>) -> Result<(), PortError> {
         let what = format!("logging in to the guest as {}", self.setup.guest.user);
-        let wait = Wait::command(token, GUEST);
         let vm = self.vm(&wait)?;
         let mut work = live.work(&wait).map_err(during(&what))?;
         vm.log_in(&self.setup.guest, &wait).map_err(during(&what))?;
@@ -426,9 +411,8 @@ impl VixVm {
         session(work, &self.guest(vm, &fetched), &self.setup.guest, wait)
     }
 
-    pub(crate) fn make_workdir(&self, live: &Live, token: &EffectToken) -> Result<(), PortError> {
+    pub(crate) fn make_workdir(&self, live: &Live, wait: Wait<'_>) -> Result<(), PortError> {
         let what = "making the working directory in the guest";
-        let wait = Wait::command(token, GUEST);
         let vm = self.vm(&wait)?;
         let mut work = live.work(&wait).map_err(during(what))?;
         self.session(&mut work, &vm, &wait).map_err(during(what))?;
@@ -436,10 +420,9 @@ impl VixVm {
         self.guest(&vm, &fetched).settle_in(&wait).map_err(during(what))
     }
 
-    pub(crate) fn launch(&self, live: &Live, token: &EffectToken) -> Result<(), PortError> {
+    pub(crate) fn launch(&self, live: &Live, wait: Wait<'_>) -> Result<(), PortError> {
         let program = &self.setup.spec.program;
         let what = format!("launching the program {:?}", program.path);
-        let wait = Wait::command(token, GUEST);
         let vm = self.vm(&wait)?;
         let mut work = live.work(&wait).map_err(during(&what))?;
         self.session(&mut work, &vm, &wait).map_err(during(&what))?;
@@ -461,21 +444,24 @@ impl VixVm {
     // ---- the end ----
 
     /// Removes a checkpoint, from the product first of all from our own list.
-    pub(crate) fn remove_snapshot(&self, generation: Generation, token: &EffectToken) -> Result<(), PortError> {
+    pub(crate) fn remove_snapshot(
+        &self,
+        generation: Generation,
+        token: &EffectToken,
+        wait: Wait<'_>,
+    ) -> Result<(), PortError> {
         self.store.remove(generation, token)?;
         if self.home.snapshots != Snapshots::Many || !self.is_made() {
             return Ok(());
         }
         let what = format!("removing checkpoint {generation}");
-        let wait = Wait::command(token, LONG);
         let vm = self.vm(&wait)?;
         let name = Store::snapshot_name(generation);
         remove_named(&vm, &name, &wait).map_err(during(what))
     }
 
-    pub(crate) fn unregister(&self, keep: Keep, token: &EffectToken) -> Result<(), PortError> {
-        let wait = Wait::command(token, Duration::from_secs(50));
-        self.switch_off(token)?;
+    pub(crate) fn unregister(&self, keep: Keep, token: &EffectToken, wait: Wait<'_>) -> Result<(), PortError> {
+        self.switch_off(token, wait.share(40))?;
         if self.is_made() {
             let host = self.host(&wait)?;
             if keep == Keep::Nothing {
@@ -542,7 +528,7 @@ pub(crate) fn session(
     }
     // If it cannot be set now, that is somebody else's trouble: Tools set it, too.
     if std::mem::take(&mut work.clock_is_late)
-        && let Err(error) = guest.set_clock(&wait.at_most(CLOCK))
+        && let Err(error) = guest.set_clock(&wait.share(20))
     {
         tracing::debug!(%error, "the guest's clock could not be set");
     }

@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::Instant;
 
 use vmtask_core::{FaultKind, Generation, Reply, Snapshots};
 use vmtask_driver::{EffectToken, PortError};
@@ -18,21 +18,15 @@ use crate::fault::{Fault, during};
 use crate::home::tree_fault;
 use crate::live::{Begun, Live, Work};
 use crate::machine::Vm;
-use crate::ops::{GUEST, LONG, SLICE, pending_unless_fenced};
+use crate::ops::{SLICE, pending_unless_fenced};
 use crate::snapshot::Snapshot;
 use crate::tree::{self, Entry, TreeError};
 use crate::vm::VixVm;
 use crate::wait::Wait;
 
 impl VixVm {
-    pub(crate) fn begin_snapshot(
-        &self,
-        live: &Live,
-        generation: Generation,
-        token: &EffectToken,
-    ) -> Result<(), PortError> {
+    pub(crate) fn begin_snapshot(&self, live: &Live, generation: Generation, wait: Wait<'_>) -> Result<(), PortError> {
         let what = format!("beginning checkpoint {generation}");
-        let wait = Wait::command(token, LONG);
         let vm = self.vm(&wait)?;
         let mut work = live.work(&wait).map_err(during(&what))?;
         match &work.snapshot {
@@ -71,7 +65,8 @@ impl VixVm {
             vm.unpause(wait).map_err(during(what))?;
         }
         let description = format!("Checkpoint {generation} of the task {}", self.setup.spec.name);
-        let taken = vm.snapshot(&name, &description, true, wait);
+        // The rest is for holding it again.
+        let taken = vm.snapshot(&name, &description, true, &wait.share(80));
         if paused {
             vm.pause(wait).map_err(|error| {
                 // The guest is not as it was before.
@@ -115,19 +110,21 @@ impl VixVm {
         let part = self.store.part(generation);
         self.store.make_dir().map_err(during(what))?;
         let running = live.wish().running;
+        // The rest is for letting the guest go on.
+        let copying = wait.share(70);
         if running {
-            vm.suspend(wait).map_err(during(what))?;
+            vm.suspend(&copying).map_err(during(what))?;
             work.logged_in = false;
             work.clock_is_late = true;
         }
-        let copied = tree::copy(dir, &part, &|| wait.tick().is_ok());
+        let copied = tree::copy(dir, &part, &|| copying.tick().is_ok());
         if running {
             vm.power_on(wait).map_err(|error| {
                 PortError::new(FaultKind::Unknown, format!("{what}: the guest was suspended for it, then: {error}"))
             })?;
         }
         let measuring = copied
-            .map_err(|error| tree_fault(what, &error, wait))
+            .map_err(|error| tree_fault(what, &error, &copying))
             .and_then(|()| Measuring::start(part.clone()).map_err(during(what)));
         measuring.inspect_err(|_| {
             let _ = tree::remove(&part);
@@ -139,9 +136,9 @@ impl VixVm {
         live: &Live,
         generation: Generation,
         token: &EffectToken,
+        wait: Wait<'_>,
     ) -> Result<Reply, PortError> {
         let what = format!("writing checkpoint {generation}");
-        let wait = Wait::command(token, GUEST);
         let mut work = live.work(&wait).map_err(during(&what))?;
         let Some(begun) = work.snapshot.as_ref().filter(|begun| begun.generation == generation) else {
             if self.store.list().contains(generation) {
@@ -151,7 +148,7 @@ impl VixVm {
         };
         let content = match &begun.measuring {
             None => Content::Snapshot(Store::snapshot_name(generation)),
-            Some(measuring) => match measuring.wait(SLICE) {
+            Some(measuring) => match measuring.wait(&wait.at_most(SLICE)) {
                 None => return pending_unless_fenced(token, &what),
                 Some(Ok(entries)) => Content::Copy(entries),
                 Some(Err(error)) => {
@@ -192,7 +189,8 @@ impl Measuring {
     }
 
     /// What it found, once, if it is ready by then.
-    fn wait(&self, most: Duration) -> Option<Result<Vec<Entry>, TreeError>> {
+    fn wait(&self, slice: &Wait<'_>) -> Option<Result<Vec<Entry>, TreeError>> {
+        let most = slice.deadline().saturating_duration_since(Instant::now());
         let result = self.0.result.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut result, _) = self
             .0

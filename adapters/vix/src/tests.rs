@@ -67,7 +67,7 @@ impl Bench {
 
     fn run(&mut self, op: Op) -> Result<Reply, PortError> {
         let command = self.command(op);
-        self.vm.carry_out(&command, &EffectToken::new())
+        self.vm.carry_out(&command, in_a_while(), &EffectToken::new())
     }
 
     /// Carries an op out until it is no longer pending, and returns what was asked of VIX for it.
@@ -108,6 +108,11 @@ impl Bench {
     fn ops(&mut self, ops: &[Op]) -> String {
         ops.iter().map(|&op| self.trace(op)).collect::<Vec<_>>().join("\n") + "\n"
     }
+}
+
+/// A deadline that nothing here is to reach.
+fn in_a_while() -> std::time::Instant {
+    std::time::Instant::now() + std::time::Duration::from_secs(60)
 }
 
 fn setup(dir: PathBuf, product: Product, fake: &Arc<Fake>) -> Setup {

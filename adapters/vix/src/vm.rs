@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   carry_out (one thread) --> Op --> a function of `ops`, `files`, `snapshots` --> Vm --> VIX
-//!   fence (another thread) --> jobs that were given up: wait for them, power off, wait again
+//!   fence (another thread) --> `fence`: jobs that were given up: wait for them, power off, wait again
 //!   watcher (a thread)     --> power state, the supervisor's status file --> events
 //! ```
 //! At most one boot is alive. Nothing can cancel a job of VIX, so no command starts while an earlier one's job may still
@@ -11,35 +11,26 @@
 use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vmtask_core::{Capabilities, Command, CommandId, FaultKind, Op, OpKind, Reply};
-use vmtask_driver::{EffectToken, EventSink, Hypervisor, PortError};
+use vmtask_driver::{EffectToken, EventSink, Fenced, Hypervisor, PortError};
 use vmtask_vix_abi::{Function, error_code};
 
 use crate::checkpoint::Store;
 use crate::error::Error;
 use crate::fault::{Fault, during, lost_connection};
+use crate::fence::{self, Fencing};
 use crate::guest::Guest;
 use crate::home::{self, Home};
 use crate::host::Host;
 use crate::live::Live;
 use crate::machine::Vm;
 use crate::setup::{Paths, Setup, SetupError};
-use crate::wait::{Busy, Stop, Wait};
+use crate::wait::{Busy, Part, Stop, Wait};
 
-/// How long VIX may take to connect, or to open a VM.
+/// How long VIX may take to say what a product can do, before anything is begun.
 const CONNECT: Duration = Duration::from_secs(20);
-/// How long a command waits for an earlier one's job before it says that it could not begin.
-const EARLIER: Duration = Duration::from_secs(10);
-/// How long a fence waits for a command to come back, and for its jobs to end by themselves.
-const GENTLE: Duration = if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(3) };
-/// How long a power-off waits for somebody who is just asking the guest something.
-const LOOK: Duration = Duration::from_secs(2);
-/// How long a power-off waits for the VM to be off.
-pub(crate) const OFF: Duration = Duration::from_secs(12);
-/// The same in a fence, whose parts together must stay below the core's half a minute for it.
-const OFF_IN_FENCE: Duration = if cfg!(test) { Duration::from_secs(1) } else { Duration::from_secs(8) };
 
 /// One virtual machine for one task, under VIX.
 pub struct VixVm {
@@ -107,8 +98,7 @@ impl VixVm {
         if let Some(host) = self.link().host.clone() {
             return Ok(host);
         }
-        let wait = wait.at_most(CONNECT);
-        let host = self.setup.library.connect(&self.setup.connection, &wait).map_err(during("connecting"))?;
+        let host = self.setup.library.connect(&self.setup.connection, wait).map_err(during("connecting"))?;
         self.link().host = Some(host.clone());
         Ok(host)
     }
@@ -119,7 +109,7 @@ impl VixVm {
             return Ok(vm);
         }
         let host = self.host(wait)?;
-        let vm = host.open(&self.home.vmx, &wait.at_most(CONNECT)).map_err(during("opening the virtual machine"))?;
+        let vm = host.open(&self.home.vmx, wait).map_err(during("opening the virtual machine"))?;
         self.link().vm = Some(vm.clone());
         if let Some(live) = self.any_live() {
             live.is_open_as(&vm);
@@ -179,119 +169,50 @@ impl VixVm {
         if let Some(live) = self.slot().take() {
             live.ended.store(true, Ordering::SeqCst);
             // The watcher's look is soon over. A command that was abandoned keeps its own job, and gives it up itself.
-            if let Ok(mut work) = live.work(&wait.at_most(LOOK)) {
+            if let Ok(mut work) = live.work(&wait.share(20)) {
                 work.give_up(vm.strays());
             }
         }
         power_off(vm, wait)
     }
 
-    fn dispatch(&self, command: &Command, token: &EffectToken) -> Result<Reply, PortError> {
+    fn dispatch(&self, command: &Command, deadline: Instant, token: &EffectToken) -> Result<Reply, PortError> {
+        let wait = Wait::command(token, deadline);
         match command.op {
             Op::PowerOff => {}
             // What an earlier command has begun must be over before anything else begins.
-            _ => self.settle(token)?,
+            _ => self.settle(&wait.share(33))?,
         }
         match command.op {
-            Op::Probe => self.probe(command.boot, token).map(Reply::Found),
-            Op::Register => self.register(token).map(|()| Reply::Done),
+            Op::Probe => self.probe(command.boot, token, wait).map(Reply::Found),
+            Op::Register => self.register(token, wait).map(|()| Reply::Done),
             Op::Provision(base) => {
-                self.provision(command.boot, base, token).map(|running| Reply::Provisioned { running })
+                self.provision(command.boot, base, token, wait).map(|running| Reply::Provisioned { running })
             }
-            Op::PowerOn => self.power_on(&self.live(command)?, token).map(|()| Reply::Done),
-            Op::AwaitTools => self.await_tools(&*self.live(command)?, token),
-            Op::LogIn => self.log_in(&*self.live(command)?, token).map(|()| Reply::Done),
-            Op::MakeWorkdir => self.make_workdir(&*self.live(command)?, token).map(|()| Reply::Done),
-            Op::CopyIn(ix) => self.copy_in(&*self.live(command)?, ix, token),
-            Op::Launch => self.launch(&*self.live(command)?, token).map(|()| Reply::Done),
-            Op::Pause => self.pause(&*self.live(command)?, token).map(|()| Reply::Done),
-            Op::Unpause => self.unpause(&*self.live(command)?, token).map(|()| Reply::Done),
-            Op::BeginSnapshot(g) => self.begin_snapshot(&*self.live(command)?, g, token).map(|()| Reply::Done),
-            Op::CommitSnapshot(g) => self.commit_snapshot(&*self.live(command)?, g, token),
-            Op::RemoveSnapshot(g) => self.remove_snapshot(g, token).map(|()| Reply::Done),
-            Op::CopyOut(ix) => self.copy_out(&*self.live(command)?, ix, token),
-            Op::PowerOff => self.switch_off(token).map(|()| Reply::Done),
-            Op::Unregister(keep) => self.unregister(keep, token).map(|()| Reply::Done),
+            Op::PowerOn => self.power_on(&self.live(command)?, token, wait).map(|()| Reply::Done),
+            Op::AwaitTools => self.await_tools(&*self.live(command)?, token, wait),
+            Op::LogIn => self.log_in(&*self.live(command)?, wait).map(|()| Reply::Done),
+            Op::MakeWorkdir => self.make_workdir(&*self.live(command)?, wait).map(|()| Reply::Done),
+            Op::CopyIn(ix) => self.copy_in(&*self.live(command)?, ix, wait),
+            Op::Launch => self.launch(&*self.live(command)?, wait).map(|()| Reply::Done),
+            Op::Pause => self.pause(&*self.live(command)?, token, wait).map(|()| Reply::Done),
+            Op::Unpause => self.unpause(&*self.live(command)?, token, wait).map(|()| Reply::Done),
+            Op::BeginSnapshot(g) => self.begin_snapshot(&*self.live(command)?, g, wait).map(|()| Reply::Done),
+            Op::CommitSnapshot(g) => self.commit_snapshot(&*self.live(command)?, g, token, wait),
+            Op::RemoveSnapshot(g) => self.remove_snapshot(g, token, wait).map(|()| Reply::Done),
+            Op::CopyOut(ix) => self.copy_out(&*self.live(command)?, ix, token, wait),
+            Op::PowerOff => self.switch_off(token, wait).map(|()| Reply::Done),
+            Op::Unregister(keep) => self.unregister(keep, token, wait).map(|()| Reply::Done),
         }
     }
 
-    fn settle(&self, token: &EffectToken) -> Result<(), PortError> {
+    fn settle(&self, wait: &Wait<'_>) -> Result<(), PortError> {
         let Some(vm) = self.open_vm() else { return Ok(()) };
-        vm.strays().settle(&Wait::command(token, EARLIER)).map_err(|(stop, pending)| {
+        vm.strays().settle(wait).map_err(|(stop, pending)| {
             let text = format!("{} of an earlier command is not over: {stop}", names(&pending));
             // This command has not begun, but the other may still act.
             PortError::new(FaultKind::Unknown, text)
         })
-    }
-
-    // ---- fencing ----
-
-    /// Ends the connection under jobs that nothing else ends (`VixHost_Disconnect` makes all handles of it invalid), and
-    /// looks through a new one whether the VM is off.
-    fn cut_off(&self, pending: &[Function]) -> Result<(), PortError> {
-        let what = format!("ending {}", if pending.is_empty() { "a call".to_owned() } else { names(pending) });
-        tracing::warn!(%what, "a job of VIX does not end, although its virtual machine is off: the connection is cut");
-        let Link { vm, host } = std::mem::take(&mut *self.link());
-        let Some(host) = host else { return Ok(()) };
-        // On a thread of its own: nobody has written down that it cannot hang.
-        let (done, is_done) = std::sync::mpsc::channel();
-        let cutting = std::thread::Builder::new().name("vix-cut".into()).spawn(move || {
-            host.cut();
-            drop((vm, host));
-            let _ = done.send(());
-        });
-        cutting.map_err(during(&what))?;
-        if is_done.recv_timeout(GENTLE).is_err() {
-            let text = format!("{what}: it does not end, and neither does the connection; nothing else can cancel it");
-            return Err(PortError::new(FaultKind::Unknown, text));
-        }
-        let state = match self.vm(&Wait::most(GENTLE)) {
-            Err(error) if error.fault.kind == FaultKind::NotFound => return Ok(()),
-            vm => vm?.power_state().map_err(during(&what))?,
-        };
-        if state.is_off() || state.is_suspended() {
-            return Ok(());
-        }
-        Err(PortError::new(FaultKind::Unknown, format!("{what}: the virtual machine is {state} again")))
-    }
-
-    /// The VM that a command may have acted on, if there is one. A connection that was lost is made again for this.
-    fn vm_to_fence(&self) -> Result<Option<Vm>, PortError> {
-        if let Some(vm) = self.open_vm() {
-            return Ok(Some(vm));
-        }
-        if !self.is_made() {
-            return Ok(None);
-        }
-        match self.vm(&Wait::most(GENTLE)) {
-            Ok(vm) => Ok(Some(vm)),
-            Err(error) if error.fault.kind == FaultKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Whether the VM is as good as before: nothing that was asked of it is still to come.
-    fn survives(&self, vm: &Vm, kind: Option<OpKind>) -> bool {
-        let Some(live) = self.any_live() else { return false };
-        // Half-done, and not to be undone.
-        if matches!(kind, Some(OpKind::Provision | OpKind::PowerOn)) {
-            return false;
-        }
-        let Ok(mut work) = live.work(&Wait::most(GENTLE)) else { return false };
-        // Half-made transfers and checkpoints are given up; a job of theirs is waited for with the strays.
-        work.give_up(vm.strays());
-        if vm.strays().settle(&Wait::most(GENTLE)).is_err() {
-            return false;
-        }
-        let Ok(state) = vm.power_state() else { return false };
-        let mut wish = live.wish();
-        if matches!(kind, Some(OpKind::Pause | OpKind::Unpause)) {
-            // Whether it acted shows in the state; its answer was lost before it could be noted.
-            wish.running = state.is_running();
-        }
-        // A login that was good before may not be after whatever happened.
-        work.logged_in = false;
-        if wish.running { state.is_running() } else { state.is_paused() || self.is_held(state) }
     }
 
     /// Whether a suspended VM is one that we hold by suspending it.
@@ -321,9 +242,9 @@ impl Hypervisor for VixVm {
         let _ = self.sink.set(events);
     }
 
-    fn carry_out(&self, command: &Command, token: &EffectToken) -> Result<Reply, PortError> {
+    fn carry_out(&self, command: &Command, deadline: Instant, token: &EffectToken) -> Result<Reply, PortError> {
         self.busy.carry_out(command, token, || {
-            let result = self.dispatch(command, token);
+            let result = self.dispatch(command, deadline, token);
             if let Err(error) = &result
                 && lost_connection(error.fault.code)
             {
@@ -334,34 +255,108 @@ impl Hypervisor for VixVm {
         })
     }
 
-    fn fence(&self, id: CommandId) -> Result<bool, PortError> {
-        let kind = self.busy.kind();
-        // Everything here waits by leave of the token, which is revoked by now.
-        let idle = self.busy.wait_idle(id, GENTLE);
-        let Some(vm) = self.vm_to_fence()? else {
-            // There is no VM that it could act on.
-            return idle.map(|()| false).map_err(stuck);
-        };
-        let settled = vm.strays().settle(&Wait::most(GENTLE)).is_ok();
-        if idle.is_ok() && settled && self.survives(&vm, kind) {
-            return Ok(true);
-        }
-        // What hangs on the guest ends with it.
-        self.put_out(&vm, &Wait::most(OFF_IN_FENCE))?;
-        let idle = self.busy.wait_idle(id, GENTLE);
-        let pending = match vm.strays().settle(&Wait::most(GENTLE)) {
-            Ok(()) => Vec::new(),
-            Err((_, pending)) => pending,
-        };
-        if idle.is_ok() && pending.is_empty() {
-            return Ok(false);
-        }
-        // It is off, and something is still to come: from nobody, once its connection is gone.
-        drop(vm);
-        self.cut_off(&pending)?;
-        self.busy.wait_idle(id, GENTLE).map_err(stuck)?;
-        Ok(false)
+    fn fence(&self, id: CommandId, deadline: Instant) -> Result<Fenced, PortError> {
+        let parts = fence::SHARES.of(Instant::now(), deadline);
+        fence::fence(&Fence { machine: self, id, kind: self.busy.kind() }, parts)
     }
+}
+
+/// A fence about a command and all before it. Everything that they wait for is waited for by leave of their tokens, which
+/// are revoked by now.
+struct Fence<'a> {
+    machine: &'a VixVm,
+    id: CommandId,
+    /// What was being carried out when it began.
+    kind: Option<OpKind>,
+}
+
+impl Fencing for Fence<'_> {
+    type Vm = Vm;
+
+    fn comes_back(&self, part: Part) -> Result<(), PortError> {
+        self.machine.busy.wait_idle(self.id, part.own(Instant::now())).map_err(stuck)
+    }
+
+    fn vm(&self, part: Part) -> Result<Option<Vm>, PortError> {
+        if let Some(vm) = self.machine.open_vm() {
+            return Ok(Some(vm));
+        }
+        if !self.machine.is_made() {
+            return Ok(None);
+        }
+        match self.machine.vm(&Wait::until(part.end())) {
+            Ok(vm) => Ok(Some(vm)),
+            Err(error) if error.fault.kind == FaultKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn settle(&self, vm: &Vm, part: Part) -> Vec<Function> {
+        vm.strays().settle(&Wait::until(part.own(Instant::now()))).err().map_or_else(Vec::new, |(_, pending)| pending)
+    }
+
+    fn survives(&self, vm: &Vm, part: Part) -> bool {
+        let wait = Wait::until(part.own(Instant::now()));
+        let Some(live) = self.machine.any_live() else { return false };
+        // Half-done, and not to be undone.
+        if matches!(self.kind, Some(OpKind::Provision | OpKind::PowerOn)) {
+            return false;
+        }
+        let Ok(mut work) = live.work(&wait) else { return false };
+        // Half-made transfers and checkpoints are given up; a job of theirs is waited for with the strays.
+        work.give_up(vm.strays());
+        if vm.strays().settle(&wait).is_err() {
+            return false;
+        }
+        let Ok(state) = vm.power_state() else { return false };
+        let mut wish = live.wish();
+        if matches!(self.kind, Some(OpKind::Pause | OpKind::Unpause)) {
+            // Whether it acted shows in the state; its answer was lost before it could be noted.
+            wish.running = state.is_running();
+        }
+        // A login that was good before may not be after whatever happened.
+        work.logged_in = false;
+        if wish.running { state.is_running() } else { state.is_paused() || self.machine.is_held(state) }
+    }
+
+    fn put_out(&self, vm: &Vm, part: Part) -> Result<(), PortError> {
+        self.machine.put_out(vm, &Wait::until(part.end()))
+    }
+
+    fn cut(&self, vm: Vm, pending: &[Function], part: Part) -> Result<(), PortError> {
+        let what = ending(pending);
+        tracing::warn!(%what, "a job of VIX does not end, although its virtual machine is off: the connection is cut");
+        let open = std::mem::take(&mut *self.machine.link());
+        // On a thread of its own: nobody has written down that it cannot hang.
+        let (done, is_done) = std::sync::mpsc::channel();
+        let cutting = std::thread::Builder::new().name("vix-cut".into()).spawn(move || {
+            vm.host().cut();
+            drop((open, vm));
+            let _ = done.send(());
+        });
+        cutting.map_err(during(&what))?;
+        if is_done.recv_timeout(part.end().saturating_duration_since(Instant::now())).is_err() {
+            let text = format!("{what}: it does not end, and neither does the connection; nothing else can cancel it");
+            return Err(PortError::new(FaultKind::Unknown, text));
+        }
+        Ok(())
+    }
+
+    fn is_off(&self, pending: &[Function], part: Part) -> Result<(), PortError> {
+        let what = ending(pending);
+        let state = match self.machine.vm(&Wait::until(part.end())) {
+            Err(error) if error.fault.kind == FaultKind::NotFound => return Ok(()),
+            vm => vm?.power_state().map_err(during(&what))?,
+        };
+        if state.is_off() || state.is_suspended() {
+            return Ok(());
+        }
+        Err(PortError::new(FaultKind::Unknown, format!("{what}: the virtual machine is {state} again")))
+    }
+}
+
+fn ending(pending: &[Function]) -> String {
+    format!("ending {}", if pending.is_empty() { "a call".to_owned() } else { names(pending) })
 }
 
 fn stuck(kind: OpKind) -> PortError {

@@ -159,13 +159,7 @@ impl Watcher {
             State::Exited(exit) => Event::ProgramExited(exit),
             // Without its supervisor nobody will ever know how the program ends: as good as a reboot.
             State::Lost | State::NotStarted => Event::GuestRebooted,
-            State::Running => Event::Progress {
-                permille: match status.permille {
-                    Some(permille) => permille,
-                    None => 0,
-                },
-                cpu_ms: status.cpu_ms,
-            },
+            State::Running => Event::Progress { permille: status.permille, cpu_ms: status.cpu_ms },
         }
     }
 

@@ -38,8 +38,8 @@ fn a_task_takes_checkpoints_and_computes_in_a_simulated_guest_of_every_product()
     const PROGRAM: &str = "#!vmtask-world\nsay $1\ncompute input 60 20 result steps progress\nexit 3\n";
     for profile in PROFILES {
         on_standin(NAME, profile, "world", "", |stage| {
-            let mut spec = stage.script_task(PROGRAM, b"3.14\n");
-            spec.checkpoint = Some(CheckpointSpec { every: Span::from_millis(300), keep: 2 });
+            let often = CheckpointSpec { every: Span::from_millis(300), keep: 2 };
+            let spec = stage.script_task(PROGRAM, b"3.14\n").with(|task| task.checkpoint = Some(often)).unwrap();
             let ended = drive(stage, &spec);
             assert_eq!(ended.outcome, Outcome::Completed { exit: ExitStatus::Code(3) }, "{}", ended.summary());
             assert_ne!(ended.counters.checkpoints, 0);

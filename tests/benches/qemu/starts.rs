@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use vmtask_core::{FileIn, FileOut, Limits, Outcome, Phase, ProgramSpec, Report, Request, TaskDraft, TaskSpec};
+use vmtask_core::{FileIn, FileOut, Limits, Outcome, Phase, ProgramSpec, Report, Request, TaskDraft};
 use vmtask_driver::News;
 use vmtask_qemu::Baseline;
 use vmtask_tests::guest::{self, Bits};

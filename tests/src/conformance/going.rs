@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use vmtask_core::{Phase, Policy, Report, TaskSpec};
+use vmtask_core::{Phase, Policy, Report, TaskDraft, TaskSpec};
 use vmtask_driver::{DriveError, Ended, Handle, JournalFile, News, RealStorage, Setup, TaskId};
 
 use super::{Act, Subject};
@@ -38,9 +38,12 @@ impl<'a> Stage<'a> {
     }
 
     /// Changes the task.
+    ///
+    /// # Panics
+    /// If it is no longer in order.
     #[must_use]
-    pub fn with(mut self, change: impl FnOnce(&mut TaskSpec)) -> Self {
-        change(&mut self.spec);
+    pub fn with(mut self, change: impl FnOnce(&mut TaskDraft)) -> Self {
+        self.spec = self.spec.with(change).expect("a task in order");
         self
     }
 

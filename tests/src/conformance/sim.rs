@@ -7,13 +7,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant as Now};
 
 use vmtask_core::{
     Base, Boot, Capabilities, CheckpointSpec, Command, CommandId, Event, FaultKind, FileIn, FileIx, FileOut,
     Generation, Instant, Limits, Op, Power, ProgramSpec, Reply, Span, TaskDraft, TaskSpec,
 };
-use vmtask_driver::{EffectToken, EventSink, Hypervisor, PortError};
+use vmtask_driver::{EffectToken, EventSink, Fenced, Hypervisor, PortError};
 use vmtask_sim::{Health, Misuse, Scenario, TICK, World};
 
 use super::{Act, Subject};
@@ -142,7 +142,7 @@ impl Hypervisor for Adapter {
         });
     }
 
-    fn carry_out(&self, command: &Command, token: &EffectToken) -> Result<Reply, PortError> {
+    fn carry_out(&self, command: &Command, _deadline: Now, token: &EffectToken) -> Result<Reply, PortError> {
         let mut truth = self.stand.lock();
         loop {
             if token.is_revoked() {
@@ -155,19 +155,19 @@ impl Hypervisor for Adapter {
             {
                 return answer;
             }
-            // No answer: it is waited for until the fence comes.
+            // No answer, whatever the deadline: so does a worker hang that a driver has to abandon. The fence ends it.
             let waited = self.stand.changed.wait_timeout(truth, Duration::from_millis(20));
             truth = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    fn fence(&self, _id: CommandId) -> Result<bool, PortError> {
+    fn fence(&self, _id: CommandId, _deadline: Now) -> Result<Fenced, PortError> {
         let mut truth = self.stand.lock();
         let hung = truth.world.guest.is_some_and(|guest| guest.hung);
         let dies = std::mem::take(&mut truth.frozen) || hung;
         let survived = truth.world.fence(dies);
         self.stand.changed.notify_all();
-        Ok(survived)
+        Ok(if survived { Fenced::Survived } else { Fenced::PoweredOff })
     }
 }
 

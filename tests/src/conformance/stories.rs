@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use vmtask_core::{
     Accepted, Base, Cause, CheckpointSpec, ExitStatus, FaultKind, FileIx, Generation, Notice, Op, OpKind, Outcome,
-    Phase, Policy, Report, Span, TaskSpec,
+    Phase, Policy, Report, Span, TaskDraft,
 };
 use vmtask_driver::Ended;
 
@@ -46,8 +46,8 @@ const INPUT: &[u8] = b"3 1 4 1 5 9 2 6 5 3 5 8 9 7 9";
 /// Enough for a checkpoint, on any computer.
 const BUDGET: Duration = Duration::from_secs(200);
 
-fn often(spec: &mut TaskSpec) {
-    spec.checkpoint = Some(CheckpointSpec { every: Span::from_millis(300), keep: 2 });
+fn often(task: &mut TaskDraft) {
+    task.checkpoint = Some(CheckpointSpec { every: Span::from_millis(300), keep: 2 });
 }
 
 fn compute(subject: &dyn Subject) -> Stage<'_> {
@@ -328,7 +328,7 @@ pub fn bad_checkpoints_are_passed_over(subject: &dyn Subject) {
             phase == Phase::Provisioning(if all { Base::Baseline } else { Base::Checkpoint(generations[1]) })
         });
         going.hear("told of the bad one", 1, |report| {
-            matches!(report, Report::Notice(Notice::CheckpointUnusable { .. }))
+            matches!(report, Report::Notice(Notice::CheckpointDropped { .. }))
         });
         let ended = going.end();
         assert_right(&stage, LONG, INPUT, &ended);

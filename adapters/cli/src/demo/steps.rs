@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use vmtask_core::{Base, Capabilities, Command, CommandId, Op, OpKind, Reply};
-use vmtask_driver::{EffectToken, EventSink, Hypervisor, PortError};
+use vmtask_driver::{EffectToken, EventSink, Fenced, Hypervisor, PortError};
 
 /// Something that was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,16 +70,16 @@ impl Hypervisor for Timed {
         self.inner.watch(events);
     }
 
-    fn carry_out(&self, command: &Command, token: &EffectToken) -> Result<Reply, PortError> {
+    fn carry_out(&self, command: &Command, deadline: Instant, token: &EffectToken) -> Result<Reply, PortError> {
         let start = Instant::now();
-        let result = self.inner.carry_out(command, token);
+        let result = self.inner.carry_out(command, deadline, token);
         let warm = matches!(result, Ok(Reply::Provisioned { running: true }));
         self.steps.note(command.op, start, warm);
         result
     }
 
-    fn fence(&self, id: CommandId) -> Result<bool, PortError> {
-        self.inner.fence(id)
+    fn fence(&self, id: CommandId, deadline: Instant) -> Result<Fenced, PortError> {
+        self.inner.fence(id, deadline)
     }
 }
 

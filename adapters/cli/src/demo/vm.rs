@@ -134,7 +134,7 @@ impl Pausing {
         let News::Report(report) = news else { return };
         match report {
             // The program says that it works: now. If it says nothing for a while, then all the same.
-            Report::Progress { permille: 1.., .. } => suspend_once(&self.handle, &self.asked),
+            Report::Progress { permille: Some(1..), .. } => suspend_once(&self.handle, &self.asked),
             Report::Phase(Phase::Running) if !self.watched => {
                 self.watched = true;
                 let (handle, asked) = (self.handle.clone(), Arc::clone(&self.asked));

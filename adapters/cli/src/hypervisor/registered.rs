@@ -3,9 +3,10 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use vmtask_core::{Capabilities, Command, CommandId, Op, Reply};
-use vmtask_driver::{EffectToken, EventSink, Hypervisor, NewEntry, PortError, Reap, Registration, Registry};
+use vmtask_driver::{EffectToken, EventSink, Fenced, Hypervisor, NewEntry, PortError, Reap, Registration, Registry};
 
 use crate::error::Error;
 
@@ -61,24 +62,24 @@ impl Hypervisor for Registered {
         self.inner.watch(events);
     }
 
-    fn carry_out(&self, command: &Command, token: &EffectToken) -> Result<Reply, PortError> {
+    fn carry_out(&self, command: &Command, deadline: Instant, token: &EffectToken) -> Result<Reply, PortError> {
         // Beforehand: an entry too many does less harm than a virtual machine that nobody finds. Reverting to a snapshot
         // with memory powers on, too.
         if matches!(command.op, Op::Provision(_) | Op::PowerOn) {
             self.note(true);
         }
-        let done = self.inner.carry_out(command, token);
+        let done = self.inner.carry_out(command, deadline, token);
         if done.is_ok() && matches!(command.op, Op::PowerOff | Op::Unregister(_)) {
             self.note(false);
         }
         done
     }
 
-    fn fence(&self, id: CommandId) -> Result<bool, PortError> {
-        let survived = self.inner.fence(id)?;
-        if !survived {
+    fn fence(&self, id: CommandId, deadline: Instant) -> Result<Fenced, PortError> {
+        let fenced = self.inner.fence(id, deadline)?;
+        if fenced == Fenced::PoweredOff {
             self.note(false);
         }
-        Ok(survived)
+        Ok(fenced)
     }
 }

@@ -15,13 +15,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vmtask_core::{
     Base, Boot, Capabilities, Command, CommandId, Event, ExitStatus, FaultKind, Found, Generation, Generations, Keep,
     Op, Pause, Power, Program, Reply, Snapshots,
 };
-use vmtask_driver::{EffectToken, EventSink, Hypervisor, PortError};
+use vmtask_driver::{EffectToken, EventSink, Fenced, Hypervisor, PortError};
 
 use super::Place;
 use crate::error::Error;
@@ -179,7 +179,7 @@ impl Hypervisor for Simulated {
         let _ = self.machine.sink.set(events);
     }
 
-    fn carry_out(&self, command: &Command, token: &EffectToken) -> Result<Reply, PortError> {
+    fn carry_out(&self, command: &Command, _: Instant, token: &EffectToken) -> Result<Reply, PortError> {
         let change = |change: &dyn Fn(&mut State)| {
             change(&mut self.machine.lock());
             self.machine.changed.notify_all();
@@ -206,10 +206,10 @@ impl Hypervisor for Simulated {
         }
     }
 
-    fn fence(&self, _: CommandId) -> Result<bool, PortError> {
+    fn fence(&self, _: CommandId, _: Instant) -> Result<Fenced, PortError> {
         // No command waits for anything, and the files that it changes are behind its token.
         self.machine.lock().begun = None;
-        Ok(true)
+        Ok(Fenced::Survived)
     }
 }
 
@@ -238,7 +238,7 @@ impl Machine {
         let Some(sink) = self.sink.get() else { return };
         let permille = u64::from(ticks) * 1000 / u64::from(self.length.max(1));
         let cpu_ms = u64::from(ticks) * TICK.as_millis() as u64;
-        sink.send(boot, Event::Progress { permille: u16::try_from(permille).unwrap_or(1000), cpu_ms });
+        sink.send(boot, Event::Progress { permille: Some(u16::try_from(permille).unwrap_or(1000)), cpu_ms });
         if ticks >= self.length {
             sink.send(boot, Event::ProgramExited(ExitStatus::Code(0)));
         }

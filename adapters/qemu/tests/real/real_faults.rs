@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::rig::{Rig, cut, input, kind, real, shell, signal};
+use crate::rig::{Rig, cut, deadline, input, kind, real, shell, signal};
 use rstest::rstest;
 use rustix::process::Signal;
 use vmtask_core::{Base, Event, ExitStatus, FaultKind, FileIx, Generation, Op, Power, Program, Reply};
-use vmtask_driver::Hypervisor;
+use vmtask_driver::{Fenced, Hypervisor};
 
 /// Runs until a file called `go` appears.
 fn waiting() -> Rig {
@@ -101,9 +101,9 @@ fn a_stopped_qemu_hangs_nothing_and_a_fence_gets_rid_of_it() {
     let (command, token) = rig.command(Op::Pause);
     let worker = {
         let vm = Arc::clone(&rig.vm);
-        std::thread::spawn(move || vm.carry_out(&command, &token))
+        std::thread::spawn(move || vm.carry_out(&command, deadline(command.op), &token))
     };
-    assert!(!rig.fence(command.id), "a QEMU that does not answer cannot be kept");
+    assert_eq!(rig.fence(command.id), Fenced::PoweredOff, "a QEMU that does not answer cannot be kept");
     let error = worker.join().unwrap().unwrap_err();
     // Refused if the fence was faster than the command.
     assert!(matches!(kind(&error), FaultKind::Unknown | FaultKind::Refused), "{error}");
@@ -123,9 +123,9 @@ fn a_healthy_machine_survives_a_fence(#[case] op: Op) {
     }
     let rig = waiting();
     let (command, token) = rig.command(op);
-    let _ = rig.vm.carry_out(&command, &token);
+    let _ = rig.vm.carry_out(&command, deadline(command.op), &token);
     // As if the answer had been lost.
-    assert!(rig.fence(command.id));
+    assert_eq!(rig.fence(command.id), Fenced::Survived);
     rig.op(Op::Unpause);
     assert!(matches!(rig.found().program, Program::Running | Program::Exited(_)));
 }
@@ -145,7 +145,7 @@ fn a_fenced_command_does_nothing_any_more() {
     ] {
         let (command, token) = rig.command(op);
         token.revoke();
-        assert!(rig.vm.carry_out(&command, &token).is_err(), "{op}");
+        assert!(rig.vm.carry_out(&command, deadline(command.op), &token).is_err(), "{op}");
     }
     assert_eq!(rig.found().program, Program::Running, "nobody paused it, nobody told it to go");
     assert!(!rig.dir.join("results/stdout.txt").exists());
@@ -160,7 +160,7 @@ fn a_fence_in_mid_snapshot_gives_the_machine_up_and_the_earlier_checkpoint_stand
     rig.snapshot(1).unwrap();
     rig.op(Op::BeginSnapshot(Generation(2)));
     let (command, token) = rig.command(Op::CommitSnapshot(Generation(2)));
-    let _ = rig.vm.carry_out(&command, &token);
+    let _ = rig.vm.carry_out(&command, deadline(command.op), &token);
     rig.fence(command.id);
     if rig.found().power == Power::Off {
         assert!(rig.found().snapshots.contains(Generation(1)));

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use vmtask_core::{
     Base, Boot, Command, CommandId, Event, ExitStatus, FaultKind, FileIn, FileIx, FileOut, Found, Generation, Instant,
-    Limits, Op, ProgramSpec, Reply, TaskDraft, TaskSpec,
+    Limits, Op, Policy, ProgramSpec, Reply, Span, TaskDraft, TaskSpec,
 };
-use vmtask_driver::{EffectToken, EventSink, Hypervisor, PortError};
+use vmtask_driver::wait::time_to_answer;
+use vmtask_driver::{EffectToken, EventSink, Fenced, Hypervisor, PortError};
 use vmtask_platform::{BuildOptions, Lock, Platform};
 use vmtask_qemu::host::{Accel, Choice, Qemu};
 use vmtask_qemu::{Baseline, Image, QemuVm, Setup};
@@ -22,6 +23,15 @@ pub(crate) fn real() -> bool {
         eprintln!("skipped: set VMTASK_TEST_REAL=1 to run it with a real QEMU");
     }
     wanted
+}
+
+fn answer_by(time: Span) -> std::time::Instant {
+    std::time::Instant::now() + time_to_answer(time)
+}
+
+/// By when the driver would want an answer.
+pub(crate) fn deadline(op: Op) -> std::time::Instant {
+    answer_by(Policy::default().deadline[op.kind().index()])
 }
 
 /// What all tests of a run share: platforms and templates.
@@ -170,7 +180,7 @@ impl Rig {
     pub(crate) fn once(&self, op: Op) -> Result<Reply, PortError> {
         let (command, token) = self.command(op);
         let start = std::time::Instant::now();
-        let reply = self.vm.carry_out(&command, &token);
+        let reply = self.vm.carry_out(&command, deadline(op), &token);
         eprintln!("{:>8.1?} {op}: {reply:?}", start.elapsed());
         reply
     }
@@ -206,13 +216,13 @@ impl Rig {
     }
 
     /// As the driver does: first the token goes, then the fence comes.
-    pub(crate) fn fence(&self, id: CommandId) -> bool {
+    pub(crate) fn fence(&self, id: CommandId) -> Fenced {
         for (old, token) in self.tokens.lock().unwrap().iter() {
             if *old <= id {
                 token.revoke();
             }
         }
-        self.vm.fence(id).unwrap()
+        self.vm.fence(id, answer_by(Policy::default().fence)).unwrap()
     }
 
     pub(crate) fn log(&self) -> String {

@@ -1,15 +1,18 @@
 //! What becomes of each fault: what the core is told, what is done about it, what is left.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rstest::rstest;
 use vmtask_core::{Base, FaultKind, FileIx, Generation, Op, Reply};
-use vmtask_driver::{EffectToken, Hypervisor};
+use vmtask_driver::{EffectToken, Fenced, Hypervisor};
 use vmtask_vix_abi::{Function, Product, power_state};
 
-use super::Bench;
 use super::fake::Go;
+use super::{Bench, in_a_while};
+
+/// What a fence is given where it is to run into the end of its shares.
+const FENCE: Duration = Duration::from_secs(4);
 
 const UP: [Op; 7] = [
     Op::Register,
@@ -113,6 +116,30 @@ fn a_lost_callback_costs_a_tick_and_nothing_else() {
     assert_eq!(bench.run(Op::Pause), Ok(Reply::Done));
 }
 
+#[rstest]
+#[case(Op::LogIn, Function::VmLoginInGuest)]
+#[case(Op::MakeWorkdir, Function::VmCreateDirectoryInGuest)]
+#[case(Op::Launch, Function::VmRunProgramInGuest)]
+#[case(Op::Pause, Function::VmPause)]
+#[case(Op::BeginSnapshot(Generation(1)), Function::VmCreateSnapshot)]
+#[case(Op::PowerOff, Function::VmPowerOff)]
+fn a_command_without_time_waits_for_no_job_and_its_outcome_is_unknown(#[case] op: Op, #[case] function: Function) {
+    let mut bench = up();
+    bench.fake.next(function, Go::HangForEver);
+    let command = bench.command(op);
+    let error = bench.vm.carry_out(&command, Instant::now(), &EffectToken::new()).unwrap_err();
+    assert_eq!(error.fault.kind, FaultKind::Unknown, "{error}");
+    assert!(error.message.contains(function.name()) && error.message.contains("no answer in time"), "{error}");
+}
+
+#[test]
+fn a_slice_without_time_is_pending() {
+    let mut bench = up();
+    bench.fake.next(Function::VmWaitForToolsInGuest, Go::HangForEver);
+    let command = bench.command(Op::AwaitTools);
+    assert_eq!(bench.vm.carry_out(&command, Instant::now(), &EffectToken::new()), Ok(Reply::Pending));
+}
+
 #[test]
 fn a_lost_connection_is_made_again() {
     let mut bench = up();
@@ -124,19 +151,19 @@ fn a_lost_connection_is_made_again() {
 }
 
 /// Carries an op out on a thread of its own, and fences it once it hangs.
-fn fence_while(bench: &mut Bench, op: Op) -> (Result<bool, String>, Result<Reply, String>) {
+fn fence_while(bench: &mut Bench, op: Op) -> (Result<Fenced, String>, Result<Reply, String>) {
     let command = bench.command(op);
     let token = EffectToken::new();
     let (vm, fake) = (&bench.vm, Arc::clone(&bench.fake));
     fake.forget_calls();
     std::thread::scope(|scope| {
-        let worker = scope.spawn(|| vm.carry_out(&command, &token));
+        let worker = scope.spawn(|| vm.carry_out(&command, in_a_while(), &token));
         while fake.calls().iter().all(|call| !call.starts_with("VixVM_")) {
             std::thread::sleep(Duration::from_millis(1));
         }
         token.revoke();
-        let survived = vm.fence(command.id).map_err(|error| error.to_string());
-        (survived, worker.join().unwrap().map_err(|error| error.to_string()))
+        let fenced = vm.fence(command.id, Instant::now() + FENCE).map_err(|error| error.to_string());
+        (fenced, worker.join().unwrap().map_err(|error| error.to_string()))
     })
 }
 
@@ -144,8 +171,8 @@ fn fence_while(bench: &mut Bench, op: Op) -> (Result<bool, String>, Result<Reply
 fn a_job_that_ends_with_the_vm_is_fenced_by_powering_off() {
     let mut bench = up();
     bench.fake.next(Function::VmCreateSnapshot, Go::Hang);
-    let (survived, answer) = fence_while(&mut bench, Op::BeginSnapshot(Generation(1)));
-    assert_eq!(survived, Ok(false));
+    let (fenced, answer) = fence_while(&mut bench, Op::BeginSnapshot(Generation(1)));
+    assert_eq!(fenced, Ok(Fenced::PoweredOff));
     assert!(answer.unwrap_err().contains("VixVM_CreateSnapshot"));
     assert_eq!(bench.fake.power(), power_state::POWERED_OFF);
     // The VM can be used again.
@@ -156,8 +183,8 @@ fn a_job_that_ends_with_the_vm_is_fenced_by_powering_off() {
 fn a_job_that_outlasts_the_vm_is_fenced_by_cutting_the_connection() {
     let mut bench = up();
     bench.fake.next(Function::VmCreateSnapshot, Go::HangForEver);
-    let (survived, _) = fence_while(&mut bench, Op::BeginSnapshot(Generation(1)));
-    assert_eq!(survived, Ok(false));
+    let (fenced, _) = fence_while(&mut bench, Op::BeginSnapshot(Generation(1)));
+    assert_eq!(fenced, Ok(Fenced::PoweredOff));
     let calls = bench.fake.calls();
     let place =
         |word: &str| calls.iter().position(|call| call.starts_with(word)).unwrap_or_else(|| panic!("{calls:?}"));
@@ -171,8 +198,8 @@ fn a_vm_that_cannot_be_powered_off_makes_the_fence_say_so_within_its_time() {
     let mut bench = up();
     bench.fake.next(Function::VmCreateSnapshot, Go::HangForEver);
     bench.fake.next(Function::VmPowerOff, Go::HangForEver);
-    let (survived, _) = fence_while(&mut bench, Op::BeginSnapshot(Generation(1)));
-    let words = survived.unwrap_err();
+    let (fenced, _) = fence_while(&mut bench, Op::BeginSnapshot(Generation(1)));
+    let words = fenced.unwrap_err();
     assert!(words.contains("powering off") && words.contains("VixVM_PowerOff"), "{words}");
 }
 
@@ -183,17 +210,17 @@ fn a_command_that_was_fenced_before_it_began_asks_nothing() {
     let command = bench.command(Op::Pause);
     let token = EffectToken::new();
     token.revoke();
-    assert!(bench.vm.carry_out(&command, &token).is_err());
+    assert!(bench.vm.carry_out(&command, in_a_while(), &token).is_err());
     assert_eq!(bench.fake.calls(), Vec::<String>::new());
-    assert_eq!(bench.vm.fence(command.id), Ok(true), "nothing happened to it");
+    assert_eq!(bench.vm.fence(command.id, Instant::now() + FENCE), Ok(Fenced::Survived), "nothing happened to it");
 }
 
 #[test]
 fn nothing_begins_while_an_earlier_job_may_still_act() {
     let mut bench = up();
     bench.fake.next(Function::VmPause, Go::Hang);
-    let (survived, _) = fence_while(&mut bench, Op::Pause);
-    assert_eq!(survived, Ok(false), "powered off, and with it the job is over");
+    let (fenced, _) = fence_while(&mut bench, Op::Pause);
+    assert_eq!(fenced, Ok(Fenced::PoweredOff), "powered off, and with it the job is over");
     bench.fake.forget_calls();
     assert_eq!(bench.run(Op::Probe).map(|_| ()), Ok(()));
 }
