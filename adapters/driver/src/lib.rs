@@ -17,6 +17,7 @@
 //! | [`Registry`], [`Registration`] | finding every VM on a host, and removing those that nobody owns |
 //! | [`Secret`], [`SecretSource`] | credentials, which live in adapters only |
 //! | [`Storage`], [`replace_file`] | durable writes that a test can take apart |
+//! | [`kit`] | an adapter's checkpoints: one store for all that is kept in a task's directory |
 //! | `testing` (feature `test-support`), `MockHypervisor` (feature `mock`) | tests without waiting, without a hypervisor, and with losses of power |
 //!
 //! # One task from its file to its result
@@ -144,6 +145,7 @@ mod drive;
 mod ended;
 mod handle;
 mod journal;
+pub mod kit;
 mod port;
 mod registry;
 mod result;

@@ -81,6 +81,8 @@ mod stream;
 mod stub;
 mod sys;
 mod template;
+#[cfg(test)]
+mod tests;
 mod vm;
 mod watch;
 
