@@ -135,7 +135,10 @@
 //! [`replace_file`] for small files; [`Storage::create`] and [`StorageFile::sync`] for streams, or
 //! [`Storage::sync_file`] for what a child process has written; then [`Storage::rename`] and [`Storage::sync_dir`]. A
 //! test then gives it a `testing::RecordingStorage`, notes each promise with `mark`, and recovers from every one of the
-//! `crashes`: see `tests/power_loss.rs` of this crate. Each rename and unlink happens inside [`EffectToken::act`].
+//! `crashes`: see `tests/power_loss.rs` of this crate. Each rename and each unlink is an [`EffectToken::act`] of its own,
+//! and nothing that may take long is inside of one.
+//!
+//! Checkpoints are kept by the store in [`kit`], whatever a hypervisor keeps of them.
 
 mod clock;
 mod credentials;

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use vmtask_core::{Capabilities, Command, CommandId, FaultKind, Op, OpKind, Reply};
-use vmtask_driver::{EffectToken, EventSink, Hypervisor, PortError};
+use vmtask_driver::{EffectToken, EventSink, Hypervisor, PortError, RealStorage, Storage, kit};
 use vmtask_vix_abi::{Function, error_code};
 
 use crate::checkpoint::Store;
@@ -260,7 +260,7 @@ impl VixVm {
         if let Some(vm) = self.open_vm() {
             return Ok(Some(vm));
         }
-        if !self.is_made() {
+        if !self.is_made()? {
             return Ok(None);
         }
         match self.vm(&Wait::most(GENTLE)) {
@@ -291,16 +291,26 @@ impl VixVm {
         }
         // A login that was good before may not be after whatever happened.
         work.logged_in = false;
-        if wish.running { state.is_running() } else { state.is_paused() || self.is_held(state) }
+        if wish.running { state.is_running() } else { state.is_paused() || self.is_held(state).unwrap_or(false) }
     }
 
     /// Whether a suspended VM is one that we hold by suspending it.
-    pub(crate) fn is_held(&self, state: crate::machine::PowerState) -> bool {
-        state.is_suspended() && self.note_held().exists()
+    pub(crate) fn is_held(&self, state: crate::machine::PowerState) -> Result<bool, PortError> {
+        Ok(state.is_suspended() && is_there(&self.note_held())?)
     }
 
     pub(crate) fn note_held(&self) -> std::path::PathBuf {
         self.paths.notes().join("held")
+    }
+}
+
+/// Whether there is something of this name, by a look that worked.
+pub(crate) fn is_there(path: &std::path::Path) -> Result<bool, PortError> {
+    match RealStorage.look(path) {
+        Ok(_) => Ok(true),
+        Err(error) => kit::prove_absent(&RealStorage, path, error)
+            .map(|()| false)
+            .map_err(during(format!("looking for {}", path.display()))),
     }
 }
 
