@@ -21,6 +21,7 @@ use crate::testing::FaultyStorage;
 use crate::wait::Wait;
 use samples::{Content, Maker, Named, Sample, Stream, save};
 
+const ENOENT: i32 = 2;
 const EIO: i32 = 5;
 const EACCES: i32 = 13;
 const EMFILE: i32 = 24;
@@ -139,6 +140,7 @@ fn a_copy_of_which_a_file_is_short_or_gone_is_damaged() {
 #[case::no_permission(EACCES)]
 #[case::an_io_error(EIO)]
 #[case::no_descriptor(EMFILE)]
+#[case::not_found_although_it_is_listed(ENOENT)]
 fn what_could_not_be_looked_at_is_never_taken_for_missing_or_damaged_and_stays(
     #[case] os_error: i32,
     #[values("", "1.json", "1.ram")] barred: &str,

@@ -273,7 +273,10 @@ fn a_sound_stream_that_its_own_qemu_refuses_is_rejected_and_kept() {
     std::fs::write(&file, &bytes).unwrap();
     vouch_for(&rig, 1);
     rig.provision(Base::Checkpoint(Generation(1)));
-    go(&rig);
+    rig.op(Op::CopyIn(FileIx(0)));
+    // The QEMUs that refused have ended, and that was told too.
+    let ended = rig.until(|event| matches!(event, Event::ProgramExited(_)));
+    assert_eq!(ended, Event::ProgramExited(ExitStatus::Code(0)));
 }
 
 #[test]
