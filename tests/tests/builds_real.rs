@@ -175,7 +175,8 @@ fn a_task_that_is_resumed_under_another_build_ends_with_213_and_goes_on_under_it
     assert!(saved.len() >= 2, "{saved:?}\n{}", stopped.story());
 
     let refused = run_under(&other).finish().expect(HYPERVISOR);
-    assert!(refused.stderr.contains("install QEMU") && refused.stderr.contains("--start-over"), "{}", refused.story());
+    let why = refused.result()["summary"].to_string();
+    assert!(why.contains("install QEMU") && why.contains("or begin anew with `vmtask run --start-over`"), "{why}");
     assert_eq!(launches(&refused), 0);
     assert!(checkpoints(&dir) == saved, "not one checkpoint is lost\n{}", refused.story());
 

@@ -203,11 +203,10 @@ impl<K: Kept> Checkpoints<K> {
     }
 
     /// Makes a checkpoint count, whose state was written to [`Checkpoints::part`] and flushed, or is kept by the
-    /// hypervisor.
+    /// hypervisor. Its number must not have been used before.
     ///
     /// # Errors
-    /// [`FaultKind::Unknown`] if it may count nevertheless. Otherwise it does not, and an earlier one of this number
-    /// stands.
+    /// [`FaultKind::Unknown`] if it may count nevertheless. Otherwise it does not.
     pub fn commit(&self, manifest: &Manifest<K>, wait: &Wait<'_>) -> Result<(), PortError> {
         let generation = manifest.generation();
         let what = format!("writing checkpoint {generation}");
