@@ -177,7 +177,13 @@ impl World {
             _ => Program::Unknown,
         };
         let snapshots = self.snapshots.iter().flatten().filter(|s| s.whole).map(|s| s.generation);
-        Found { registered: self.registered, power: self.power, program, snapshots: Generations::from_iter(snapshots), damaged: Generations::NONE }
+        Found {
+            registered: self.registered,
+            power: self.power,
+            program,
+            snapshots: Generations::from_iter(snapshots),
+            damaged: Generations::NONE,
+        }
     }
 
     fn provision(&mut self, scenario: &Scenario, base: Base, boot: Boot) -> Result<Reply, Fault> {

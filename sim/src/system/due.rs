@@ -139,7 +139,7 @@ impl System {
         };
         self.post_reply(at, kind, nth, command.id, result);
         if act == Some(Act::DuplicateReply) {
-            self.post_reply(at, kind, nth, command.id, result);
+            self.post_reply(at, kind, 0, command.id, result);
         }
         Ok(())
     }
@@ -312,7 +312,7 @@ impl System {
             self.post_event(at, nth, boot, event);
         }
         if act == Some(Act::DuplicateEvent) {
-            self.post_event(at, nth, boot, event);
+            self.post_event(at, 0, boot, event);
         }
     }
 
