@@ -411,6 +411,11 @@ impl System {
         self.world.power == Power::On
     }
 
+    /// Whether the last thing that happened is that a command was answered.
+    pub(crate) const fn is_answered(&self) -> bool {
+        matches!(self.mark, Mark::Reply(..))
+    }
+
     pub(crate) const fn phase(&self) -> Phase {
         self.phase
     }

@@ -92,10 +92,13 @@ enum Command {
         /// A command that hangs acts up to so many steps later, or never.
         #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u8).range(..=i64::from(Breadth::MAX_LATEST)))]
         latest: u8,
+        /// Store every state, as if each had to be gone on from: for comparison, the same is found.
+        #[arg(long)]
+        every_state: bool,
         /// Give up after so many states.
         #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
         max_states: usize,
-        /// Give up when so many MiB are used (a state that is known takes 48 bytes, one that waits 3 KiB).
+        /// Give up when so many MiB are used (a state that is known takes 52 bytes, one that waits 3 KiB).
         #[arg(long, value_name = "MIB", default_value_t = 4096)]
         memory: usize,
         /// Give up after so long.
@@ -216,13 +219,25 @@ fn main() -> ExitCode {
             })
         }
         Command::Replay { plan, json } => read(&plan, Profile::default()).map(|plan| run(&plan, false, json)),
-        Command::Explore { faults, requests, scenario, latest, max_states, memory, seconds, threads, json } => {
+        Command::Explore {
+            faults,
+            requests,
+            scenario,
+            latest,
+            every_state,
+            max_states,
+            memory,
+            seconds,
+            threads,
+            json,
+        } => {
             let profiles = scenario.map_or_else(|| Profile::ALL.to_vec(), |s| vec![s.into()]);
             let budget = Budget::of(faults, requests);
             let search = searches::Search {
                 profiles,
                 budget,
                 breadth: Breadth { latest, ..Breadth::default() },
+                every_state,
                 max_states,
                 memory: memory.saturating_mul(1 << 20),
                 time: seconds.map(Duration::from_secs),

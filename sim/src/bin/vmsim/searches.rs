@@ -23,6 +23,7 @@ pub(crate) struct Search {
     pub(crate) profiles: Vec<Profile>,
     pub(crate) budget: Budget,
     pub(crate) breadth: Breadth,
+    pub(crate) every_state: bool,
     pub(crate) max_states: usize,
     pub(crate) memory: usize,
     /// For all of it.
@@ -45,6 +46,7 @@ pub(crate) fn explore(search: &Search, json: bool) -> ExitCode {
         for &profile in &search.profiles {
             let explorer = Explorer {
                 breadth: search.breadth,
+                every_state: search.every_state,
                 max_states: search.max_states,
                 memory: search.memory,
                 time: search.time.map(|time| time.saturating_sub(started.elapsed())),
@@ -178,6 +180,7 @@ fn summary_of_exploration(explorer: &Explorer, found: &Exploration, seconds: f64
         "states": found.states,
         "transitions": found.transitions,
         "acts": explorer.budget.acts,
+        "longest_stride": found.longest_stride,
         "longest_way_home": found.longest_way_home,
         "completed": found.ends[0],
         "aborted": found.ends[1],
@@ -199,9 +202,10 @@ fn story_of_exploration(explorer: &Explorer, found: &Exploration, seconds: f64) 
     let together = if acts < faults + requests { format!(", {acts} together") } else { String::new() };
     let mut text = format!(
         "scenario {}: every run with at most {faults} faults and {requests} requests{together}, each at every moment\n  \
-         {} states, {} transitions, in {seconds:.1} s\n",
+         {} states stored, at most {} steps apart, {} transitions, in {seconds:.1} s\n",
         explorer.profile.name(),
         found.states,
+        found.longest_stride,
         found.transitions,
     );
     let count = found.findings.len();
