@@ -35,8 +35,9 @@ use crate::choose::{Calm, Choose, Odometer};
 use crate::coverage::{Coverage, Watching};
 use crate::invariant::Violation;
 use crate::plan::{Plan, Scribe};
-use crate::run::MAX_STEPS;
+use crate::run::{MAX_STEPS, Run};
 use crate::scenario::{Profile, Scenario};
+use crate::shrink::shrink;
 use crate::system::{Budget, Status, System};
 use crate::trace::Tracing;
 use known::{BROKEN, BYTES_PER_STATE, HOME, Known, NOWHERE, StateId, Visit};
@@ -129,6 +130,19 @@ pub struct Finding {
     pub trace: Vec<String>,
     /// How often the same promise was broken (by other runs too).
     pub count: u64,
+}
+
+impl Finding {
+    /// Adds a broken promise that a random search has found: the first of its kind is shrunk, others are counted.
+    pub(crate) fn note(findings: &mut Vec<Self>, violation: Violation, plan: Plan) {
+        if let Some(same) = findings.iter_mut().find(|f| f.violation.is_like(&violation)) {
+            same.count += 1;
+            return;
+        }
+        let plan = shrink(&plan, &violation);
+        let trace = Run::of(&plan).trace;
+        findings.push(Self { violation, plan, trace, count: 1 });
+    }
 }
 
 impl Explorer {

@@ -9,11 +9,9 @@ use crate::act::{Act, Breadth, Director, Moment};
 use crate::choose::Prng;
 use crate::coverage::{Coverage, Watching};
 use crate::explore::Finding;
-use crate::invariant::Violation;
 use crate::plan::{Plan, Scribe};
-use crate::run::{Drive, Run};
+use crate::run::Drive;
 use crate::scenario::{Profile, Scenario};
-use crate::shrink;
 use crate::system::{Budget, System};
 
 /// A series of random runs: the same for the same seed.
@@ -50,6 +48,11 @@ impl Swarm {
 
     /// One more run.
     pub fn run(&mut self) {
+        self.run_each(|_| {});
+    }
+
+    /// One more run, and calls `each` with every state of it.
+    pub fn run_each(&mut self, each: impl FnMut(&System)) {
         let profile = self.profiles[self.prng.below(self.profiles.len().max(1) as u64) as usize];
         let scenario = Scenario::of(profile);
         let weather = Weather::draw(&mut self.prng);
@@ -57,12 +60,12 @@ impl Swarm {
         system.breadth = Breadth { all_kinds: true, ..Breadth::default() };
         let mut scribe = Scribe::new(weather);
         let mut drive = Drive { scenario: &scenario, steps: 0 };
-        let result = drive.to_the_end(&mut system, &mut Watching::new(&mut scribe, &mut self.coverage));
+        let result = drive.to_the_end_each(&mut system, &mut Watching::new(&mut scribe, &mut self.coverage), each);
         self.runs += 1;
         self.steps += u64::from(drive.steps);
         self.acts += scribe.lines.len() as u64;
         if let Err(violation) = result {
-            self.note(violation, Plan { profile, lines: scribe.lines, ..Plan::default() });
+            Finding::note(&mut self.findings, violation, Plan { profile, lines: scribe.lines, ..Plan::default() });
         }
     }
 
@@ -73,16 +76,6 @@ impl Swarm {
         while self.runs < most && self.coverage.counts()[2] > 0 {
             (0..AT_ONCE.min(most - self.runs)).for_each(|_| self.run());
         }
-    }
-
-    fn note(&mut self, violation: Violation, plan: Plan) {
-        if let Some(same) = self.findings.iter_mut().find(|f| f.violation.is_like(&violation)) {
-            same.count += 1;
-            return;
-        }
-        let plan = shrink::shrink(&plan, &violation);
-        let trace = Run::of(&plan).trace;
-        self.findings.push(Finding { violation, plan, trace, count: 1 });
     }
 }
 

@@ -11,6 +11,8 @@ use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::hash::AsIs;
+
 /// A state's shard and its place in it.
 pub(super) type StateId = u32;
 
@@ -29,22 +31,6 @@ const MOST_IN_SHARD: u32 = (1 << (32 - SHARD_BITS)) - 4;
 
 /// An entry of a table that is between half and seven eighths full, and a way.
 pub(super) const BYTES_PER_STATE: usize = 52;
-
-/// Fingerprints are hashes already.
-#[derive(Default)]
-struct AsIs(u64);
-
-impl Hasher for AsIs {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _: &[u8]) {}
-
-    fn write_u64(&mut self, n: u64) {
-        self.0 = n;
-    }
-}
 
 /// A fingerprint in halves: a u128 would be aligned to 16 bytes, and the table a third larger.
 #[derive(PartialEq, Eq)]

@@ -155,7 +155,7 @@ impl System {
         let fails = |kind| Some(Err(Fault::new(kind)));
         match act {
             Some(Act::Fail(kind)) => {
-                if matches!(kind, FaultKind::Fatal | FaultKind::NotFound) {
+                if matches!(kind, FaultKind::Fatal | FaultKind::NotFound | FaultKind::Damaged | FaultKind::Rejected) {
                     self.spoil_what_it_starts_from(command.op);
                 }
                 if kind == FaultKind::NoSpace {
