@@ -13,7 +13,7 @@ use std::time::Duration;
 use rstest::rstest;
 use vmtask_core::{
     Base, Boot, Command, CommandId, FaultKind, Found, Generation, Instant, Keep, Limits, Op, ProgramSpec, Reply,
-    TaskSpec,
+    TaskDraft,
 };
 use vmtask_driver::testing::FaultyStorage;
 use vmtask_driver::{EffectToken, Hypervisor, PortError, RealStorage};
@@ -63,7 +63,7 @@ impl Bench {
         let id = CommandId { epoch: 1, seq: 1 };
         let boot = Boot { epoch: 1, seq: 1 };
         let command = Command { id, boot, op, deadline: Instant::from_millis(0), attempt: NonZeroU8::MIN };
-        self.vm.carry_out(&command, &EffectToken::new())
+        self.vm.carry_out(&command, std::time::Instant::now() + Duration::from_secs(60), &EffectToken::new())
     }
 
     fn found(&self) -> Result<Found, PortError> {
@@ -96,7 +96,7 @@ fn adapter(root: &Path, change: impl FnOnce(&mut Setup)) -> (QemuVm, FaultyStora
     let dir = root.join("task");
     std::fs::create_dir_all(dir.join("vm")).unwrap();
     let mut setup = Setup {
-        spec: TaskSpec {
+        spec: TaskDraft {
             name: "test".into(),
             platform: "x".into(),
             program: ProgramSpec {
@@ -111,7 +111,9 @@ fn adapter(root: &Path, change: impl FnOnce(&mut Setup)) -> (QemuVm, FaultyStora
             files_out: Vec::new(),
             checkpoint: None,
             limits: Limits::default(),
-        },
+        }
+        .check()
+        .unwrap(),
         image: Image {
             kernel: PathBuf::new(),
             initrd: PathBuf::new(),
@@ -251,7 +253,7 @@ fn a_qemu_that_is_gone_before_it_has_seen_the_stream_says_nothing_about_it(#[cas
 }
 
 fn with_disk(setup: &mut Setup) {
-    setup.spec.limits.disk = Some(1 << 30);
+    setup.spec = setup.spec.with(|task| task.limits.disk = Some(1 << 30)).unwrap();
 }
 
 #[test]

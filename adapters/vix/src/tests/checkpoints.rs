@@ -159,7 +159,7 @@ fn a_probe_fails_where_it_cannot_see_whether_there_is_a_machine() {
 fn a_machine_of_another_size_is_told_both_ways_out() {
     let mut bench = saved(Product::Player);
     let mut setup = bench.vm.setup.clone();
-    setup.spec.limits.cpus = 2;
+    setup.spec = setup.spec.with(|task| task.limits.cpus = 2).unwrap();
     bench.vm = VixVm::new(setup).unwrap();
     let before = files(&dir(&bench));
     let error = fails(&mut bench, RESTORE);
