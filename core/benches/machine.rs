@@ -12,7 +12,7 @@ use criterion::{BatchSize, Criterion, Throughput};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use vmtask_core::{
     Capabilities, CheckpointSpec, Event, ExitStatus, FileIn, FileOut, Found, Input, Instant, Limits, Machine, Op,
-    Output, Pause, Plan, Policy, ProgramSpec, Record, Reply, Request, Snapshots, Span, TaskSpec,
+    Output, Pause, Plan, Policy, ProgramSpec, Record, Reply, Request, Snapshots, Span, TaskDraft, TaskSpec,
 };
 
 #[global_allocator]
@@ -21,7 +21,7 @@ static COUNTING: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 fn plan() -> Plan {
     let file = |name: &str| FileIn { host: name.into(), guest: name.into(), executable: true };
     let out = |name: &str| FileOut { guest: name.into(), host: name.into(), optional: false };
-    let spec = TaskSpec {
+    let spec = TaskDraft {
         name: "bench".into(),
         platform: "x86_64-pc-linux-gnu".into(),
         program: ProgramSpec {
@@ -36,7 +36,9 @@ fn plan() -> Plan {
         files_out: vec![out("stdout.txt"), out("stderr.txt")],
         checkpoint: Some(CheckpointSpec { every: Span::from_secs(300), keep: 2 }),
         limits: Limits::default(),
-    };
+    }
+    .check()
+    .unwrap();
     let capabilities = Capabilities {
         linked_clones: true,
         snapshots: Snapshots::Many,

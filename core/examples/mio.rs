@@ -14,25 +14,25 @@ use std::thread;
 
 use mio::{Events, Poll, Token, Waker};
 use toy::{Since, Toy};
-use vmtask_core::{Command, Input, Output, Request, Task};
+use vmtask_core::{Command, Input, Output, Request, Stimulus, Task};
 
 const INBOX: Token = Token(0);
 
-/// Inputs from other threads, and the means to wake the loop for them.
+/// Messages from other threads, and the means to wake the loop for them.
 #[derive(Clone)]
 struct Inbox {
-    queue: Arc<Mutex<Vec<Input>>>,
+    queue: Arc<Mutex<Vec<Stimulus>>>,
     waker: Arc<Waker>,
 }
 
 impl Inbox {
-    fn push(&self, input: Input) {
-        self.queue.lock().expect("no holder panics").push(input);
+    fn push(&self, message: Stimulus) {
+        self.queue.lock().expect("no holder panics").push(message);
         // A loop that is gone cannot be woken, and need not be.
         let _ = self.waker.wake();
     }
 
-    fn take(&self) -> Vec<Input> {
+    fn take(&self) -> Vec<Stimulus> {
         std::mem::take(&mut *self.queue.lock().expect("no holder panics"))
     }
 }
@@ -45,13 +45,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let inbox = Inbox { queue: Arc::default(), waker };
     let commands = worker(inbox.clone());
     let mut task = Task::new(toy::plan(), 0x5eed);
-    inbox.push(Input::Request(Request::Start));
+    inbox.push(Request::Start.into());
     loop {
         while let Some(output) = task.poll_output() {
             match output {
-                Output::Persist(record) => inbox.push(Input::Persisted(record.seq)),
+                Output::Persist(record) => inbox.push(Input::Persisted(record.seq).into()),
                 Output::Command(command) => commands.send(command)?,
-                Output::Fence(id) => inbox.push(Input::Fenced { id, survived: true }),
+                Output::Fence(id) => inbox.push(Input::Fenced { id, survived: true }.into()),
                 Output::Report(report) => println!("{} {report:?}", clock.now()),
             }
         }
@@ -62,8 +62,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         poll.poll(&mut events, Some(clock.until(task.poll_timeout())))?;
         // Any number of inputs may be handed in before the outputs are drained, and a timeout that is not due does
         // nothing: there is no order to keep.
-        for input in inbox.take() {
-            task.handle_input(clock.now(), input)?;
+        for message in inbox.take() {
+            toy::hand(&mut task, clock.now(), message);
         }
         task.handle_timeout(clock.now());
     }
@@ -75,7 +75,7 @@ fn worker(inbox: Inbox) -> Sender<Command> {
         let toy = Toy::default();
         for command in commands {
             let result = toy.carry_out(&command);
-            inbox.push(Input::Completed { id: command.id, result });
+            inbox.push(Input::Completed { id: command.id, result }.into());
             if let Some((after, event)) = Toy::afterwards(&command) {
                 let inbox = inbox.clone();
                 thread::spawn(move || {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
 use toy::{Since, Toy};
-use vmtask_core::{Command, Input, Output, Request, Task};
+use vmtask_core::{Command, Input, Output, Request, Stimulus, Task};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -20,13 +20,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let toy = Arc::new(Toy::default());
     let mut task = Task::new(toy::plan(), 0x5eed);
     let (inbox, mut inputs) = unbounded_channel();
-    inbox.send(Input::Request(Request::Start))?;
+    inbox.send(Request::Start.into())?;
     loop {
         while let Some(output) = task.poll_output() {
             match output {
-                Output::Persist(record) => inbox.send(Input::Persisted(record.seq))?,
+                Output::Persist(record) => inbox.send(Input::Persisted(record.seq).into())?,
                 Output::Command(command) => carry_out(Arc::clone(&toy), command, inbox.clone()),
-                Output::Fence(id) => inbox.send(Input::Fenced { id, survived: true })?,
+                Output::Fence(id) => inbox.send(Input::Fenced { id, survived: true }.into())?,
                 Output::Report(report) => println!("{} {report:?}", clock.now()),
             }
         }
@@ -35,20 +35,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
             return Ok(());
         }
         match timeout(clock.until(task.poll_timeout()), inputs.recv()).await {
-            Ok(Some(input)) => {
-                task.handle_input(clock.now(), input)?;
-            }
+            Ok(Some(message)) => toy::hand(&mut task, clock.now(), message),
             Ok(None) => return Err("the inbox was closed".into()),
             Err(_elapsed) => task.handle_timeout(clock.now()),
         }
     }
 }
 
-fn carry_out(toy: Arc<Toy>, command: Command, inbox: UnboundedSender<Input>) {
+fn carry_out(toy: Arc<Toy>, command: Command, inbox: UnboundedSender<Stimulus>) {
     tokio::spawn(async move {
         let answered = tokio::task::spawn_blocking(move || toy.carry_out(&command)).await;
         if let Ok(result) = answered {
-            let _ = inbox.send(Input::Completed { id: command.id, result });
+            let _ = inbox.send(Input::Completed { id: command.id, result }.into());
         }
         // A worker that panicked sends nothing: the command's deadline makes its outcome unknown, and a fence follows.
         if let Some((after, event)) = Toy::afterwards(&command) {

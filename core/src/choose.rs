@@ -5,7 +5,9 @@
 
 use crate::command::{Base, Keep, Op};
 use crate::id::FileIx;
-use crate::machine::{Examine, Machine, Stage};
+use crate::input::FaultKind;
+use crate::life::Examine;
+use crate::machine::{Machine, Stage};
 use crate::output::{Cause, Outcome};
 use crate::phase::Intent;
 use crate::policy::{Pause, Plan};
@@ -31,10 +33,7 @@ impl Machine {
         if self.record.intent == Intent::Abort {
             return Choice::End(Outcome::Aborted);
         }
-        if self.over_limit {
-            return Choice::End(Outcome::Failed { cause: Cause::RunLimit });
-        }
-        if self.doubt {
+        if self.life.doubt {
             return Choice::Do(Op::Probe);
         }
         match self.record.intent {
@@ -58,7 +57,7 @@ impl Machine {
     }
 
     fn choose_running(&self, plan: &Plan) -> Choice {
-        if self.paused {
+        if self.life.paused {
             return Choice::Do(Op::Unpause);
         }
         Choice::Do(match self.stage {
@@ -69,10 +68,10 @@ impl Machine {
             Stage::Provisioned => Op::PowerOn,
             Stage::Booted => Op::AwaitTools,
             Stage::Reachable => Op::LogIn,
-            Stage::LoggedIn if self.examine != Examine::No => Op::Probe,
+            Stage::LoggedIn if self.life.examine != Examine::No => Op::Probe,
             Stage::LoggedIn => Op::MakeWorkdir,
             Stage::Copying(done) if done < plan.files_in => Op::CopyIn(FileIx(done)),
-            Stage::Copying(_) if self.launch_doubt => Op::Probe,
+            Stage::Copying(_) if self.life.launch_doubt => Op::Probe,
             Stage::Copying(_) => Op::Launch,
             Stage::Running => return self.choose_beside_the_program(),
             Stage::Exited(done) => return self.choose_collecting(plan, done),
@@ -81,15 +80,15 @@ impl Machine {
     }
 
     fn choose_beside_the_program(&self) -> Choice {
-        if let Some(generation) = self.snapshot {
-            Choice::Do(Op::CommitSnapshot(generation))
-        } else if self.watch_due {
+        if let Some(snapshot) = self.life.snapshot {
+            Choice::Do(Op::CommitSnapshot(snapshot.generation))
+        } else if self.life.watch_due {
             // Before any checkpoint: those of a guest that hangs would push out the ones that are of use.
             Choice::Do(Op::Probe)
         } else if let Some(generation) = self.junk.oldest() {
             // Before the next one: where a checkpoint takes longer than the interval, the next one is always due.
             Choice::Do(Op::RemoveSnapshot(generation))
-        } else if self.checkpoint_due {
+        } else if self.life.checkpoint_due {
             Choice::Do(self.begin_snapshot())
         } else {
             Choice::Rest
@@ -98,26 +97,41 @@ impl Machine {
 
     fn choose_collecting(&self, plan: &Plan, done: u16) -> Choice {
         // A snapshot that has begun is finished first: some hypervisors lose the guest if it is given up.
-        if let Some(generation) = self.snapshot {
-            return Choice::Do(Op::CommitSnapshot(generation));
+        if let Some(snapshot) = self.life.snapshot {
+            return Choice::Do(Op::CommitSnapshot(snapshot.generation));
+        }
+        if self.life.end_due {
+            return Choice::Do(self.begin_snapshot());
         }
         if done < plan.files_out {
             return Choice::Do(Op::CopyOut(FileIx(done)));
         }
-        Choice::End(match (self.missing, self.record.exit) {
-            (Some((op, fault)), _) => Outcome::Failed { cause: Cause::Op { op, fault } },
-            (None, Some(exit)) => Outcome::Completed { exit },
+        Choice::End(self.collected())
+    }
+
+    /// How the task ends once every output has been collected, or is known not to come.
+    fn collected(&self) -> Outcome {
+        let failed = |(op, fault)| Outcome::Failed { cause: Cause::Op { op, fault } };
+        match (self.record.exit, self.life.missing) {
+            _ if self.life.over_limit => Outcome::Failed { cause: Cause::RunLimit },
+            // A program that says itself that it failed need not have written everything; but what it has written, and
+            // only could not be copied now, is copied another time.
+            (Some(exit), Some((_, fault))) if !exit.is_success() && fault.kind == FaultKind::NotFound => {
+                Outcome::Completed { exit }
+            }
+            (_, Some(missing)) => failed(missing),
+            (Some(exit), None) => Outcome::Completed { exit },
             // An exited stage without an exit status does not occur; stopping is what loses nothing.
             (None, None) => self.stopped(),
-        })
+        }
     }
 
     fn choose_suspended(&self) -> Choice {
         if self.stage.is_live() {
-            return match self.snapshot {
-                _ if !self.paused => Choice::Do(Op::Pause),
-                Some(generation) => Choice::Do(Op::CommitSnapshot(generation)),
-                None if self.checkpoint_due && self.stage == Stage::Running => Choice::Do(self.begin_snapshot()),
+            return match self.life.snapshot {
+                _ if !self.life.paused => Choice::Do(Op::Pause),
+                Some(snapshot) => Choice::Do(Op::CommitSnapshot(snapshot.generation)),
+                None if self.life.checkpoint_due && self.stage == Stage::Running => Choice::Do(self.begin_snapshot()),
                 None => Choice::Rest,
             };
         }
@@ -134,12 +148,14 @@ impl Machine {
             return Choice::End(self.stopped());
         }
         match self.stage {
-            // The program has ended: collecting its results is the best way to save them.
+            // The program's end is in the newest checkpoint: its outputs can be collected another time.
+            Stage::Exited(_) if self.life.end_saved => Choice::End(self.stopped()),
+            // Collecting the outputs is the best way to save them, once the end is saved if it is to be.
             Stage::Exited(_) => self.choose_running(plan),
-            Stage::Running if plan.takes_checkpoints() => match self.snapshot {
+            Stage::Running if plan.takes_checkpoints() => match self.life.snapshot {
                 // What runs on would be lost, and a guest at rest is written faster.
-                _ if !self.paused && plan.capabilities.pause != Pause::None => Choice::Do(Op::Pause),
-                Some(generation) => Choice::Do(Op::CommitSnapshot(generation)),
+                _ if !self.life.paused && plan.capabilities.pause != Pause::None => Choice::Do(Op::Pause),
+                Some(snapshot) => Choice::Do(Op::CommitSnapshot(snapshot.generation)),
                 None => Choice::Do(self.begin_snapshot()),
             },
             _ => Choice::End(self.stopped()),

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-/// What became of an input that was not denied.
+/// What became of an input, or of a request that was not denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Accepted {
     /// It changed something: drain the outputs.
@@ -88,6 +88,23 @@ pub enum PlanError {
              or use one that does"
     )]
     NoDisk,
+    /// A policy whose loop would never see a timer fire.
+    #[error(
+        "the policy's clock_jump is {given}; it must be at least {}, or a loop that is late would take each delay for a computer that slept",
+        crate::Policy::MIN_CLOCK_JUMP
+    )]
+    ClockJump {
+        /// What was given.
+        given: crate::Span,
+    },
+    /// A policy with a time in which nothing can be answered.
+    #[error("the policy's {what} is {given}; it must be at least {}", crate::Policy::MIN_DEADLINE)]
+    TooShort {
+        /// Which time.
+        what: &'static str,
+        /// What was given.
+        given: crate::Span,
+    },
     /// A policy with an attempt count of 0.
     #[error("the policy allows no attempt for {op:?}; it needs at least one")]
     NoAttempts {

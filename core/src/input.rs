@@ -2,13 +2,13 @@
 
 use core::fmt;
 
-use crate::id::{Boot, CommandId, Generations, JournalSeq};
+use crate::id::{Boot, CommandId, Generation, Generations, JournalSeq, MAX_GENERATIONS};
+use crate::output::Unfit;
 
-/// Anything that happens to a machine from outside, but for the passing of time.
+/// Anything that happens to a machine from outside, but for requests and the passing of time. None can fail: what is
+/// late, foreign or means nothing now is ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// Somebody wants something.
-    Request(Request),
     /// A command was answered. Counts only if `id` is the command in flight.
     Completed {
         /// The command that is answered.
@@ -32,6 +32,9 @@ pub enum Input {
     },
     /// The record with this number, and all before it, will survive a loss of power.
     Persisted(JournalSeq),
+    /// Records that were handed out cannot be made durable, and waiting for it is of no use (the journal was removed).
+    /// The task ends at once as it does when [`Policy::journal`](crate::Policy::journal) has passed.
+    JournalLost,
 }
 
 /// What can be asked of a task. Each is answered at once: applied, ignored (already so) or denied with a reason.
@@ -94,6 +97,19 @@ pub struct Found {
     /// Checkpoints that are there and are proven not to be what was written. A look that could not tell is a failed
     /// probe, never a checkpoint left out.
     pub damaged: Generations,
+}
+
+impl Found {
+    /// Why a checkpoint that was looked for is not fit to go on from; `None` if it is, or if that cannot be told because
+    /// there are more than were listed.
+    pub(crate) fn why_unfit(&self, generation: Generation) -> Option<Unfit> {
+        if self.damaged.contains(generation) {
+            return Some(Unfit::Damaged);
+        }
+        let listed_all = self.snapshots.len() < MAX_GENERATIONS;
+        let would_be_listed = listed_all || self.snapshots.oldest().is_some_and(|oldest| generation > oldest);
+        (would_be_listed && !self.snapshots.contains(generation)).then_some(Unfit::Missing)
+    }
 }
 
 /// Whether a VM runs.
@@ -161,8 +177,8 @@ pub enum Event {
     GuestRebooted,
     /// The program goes on.
     Progress {
-        /// Thousandths done, if the program says; at most 1000.
-        permille: u16,
+        /// Thousandths done, at most 1000; `None` if the program does not say.
+        permille: Option<u16>,
         /// Processor time that the program has used since it was launched, in milliseconds.
         cpu_ms: u64,
     },

@@ -10,7 +10,7 @@ use crate::output::{Leftover, Outcome};
 use crate::phase::Intent;
 
 /// The version of [`Record`] that this crate writes. It reads this one and all before it.
-pub const RECORD_VERSION: u16 = 1;
+pub const RECORD_VERSION: u16 = 2;
 
 /// The state of a task as a later manager needs to know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,6 +26,10 @@ pub struct Record {
     pub launched: bool,
     /// The checkpoints that are committed and wanted, newest first.
     pub generations: Generations,
+    /// Checkpoints that were dropped and are not what was written, or did not come to life. They are set aside, so that
+    /// somebody can look at them, until the task has completed or was aborted.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub aside: Generations,
     /// The number of the next checkpoint. Numbers of failed ones are not used again.
     pub next_generation: Generation,
     /// A checkpoint that was begun. If a probe finds it whole, it counts.
@@ -58,6 +62,7 @@ impl Record {
             intent: Intent::Run,
             launched: false,
             generations: Generations::NONE,
+            aside: Generations::NONE,
             next_generation: Generation::FIRST,
             pending: None,
             elapsed_ms: 0,

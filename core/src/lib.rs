@@ -9,31 +9,39 @@
 //! # The contract
 //!
 //! * Draw a fresh random `epoch` for each machine that you make.
-//! * Feed every [`Input`] that occurs, in any order, and call [`Task::handle_timeout`] when [`Task::poll_timeout`] says
-//!   so. Early or twice does no harm; late answers, duplicates and answers to an earlier manager are ignored.
+//! * Feed every [`Input`] that occurs, in any order, by [`Task::handle_input`], which cannot fail: late answers,
+//!   duplicates and answers to an earlier manager are ignored. Pass on what people want by [`Task::handle_request`],
+//!   which may deny it; the task goes on as before then, so never leave the loop over it. Call [`Task::handle_timeout`]
+//!   when [`Task::poll_timeout`] says so; early or twice does no harm. While a task is held there is no such time.
 //! * Then drain [`Task::poll_output`] until it returns `None`, and carry everything out:
 //!   * [`Output::Persist`]: make the record durable, then feed [`Input::Persisted`]. Commands that rely on it are held
-//!     back until then.
+//!     back until then. If it does not become durable within [`Policy::journal`], the machine takes the VM down and ends
+//!     the task with [`Cause::Journal`]; if you know that it never will, feed [`Input::JournalLost`].
 //!   * [`Output::Command`]: have it carried out (it may block: not on the loop's thread) and feed
 //!     [`Input::Completed`] with its id. At most one command is in flight.
 //!   * [`Output::Fence`]: make sure that the command can no longer act, without waiting for it, and feed
 //!     [`Input::Fenced`].
 //!   * [`Output::Report`]: tell whoever watches.
-//! * The task is over when [`Task::outcome`] returns something: its last record is durable then.
+//! * The task is over when [`Task::outcome`] returns something: its last record is durable then, unless the journal
+//!   itself was lost.
 //! * To go on after a crash, a loss of power or a stop, give the last durable [`Record`] to [`Task::restore`].
 //!
 //! # The driver loop
 //!
-//! Here with a hypervisor that does whatever it is told, a disk that is always fast, and a clock that counts:
+//! The loop itself, whatever is around it; and a task for it, with a hypervisor that does whatever it is told, a disk
+//! that is always fast, and a clock that jumps to the next timer when nothing happens:
 //!
 //! ```
+//! use std::collections::VecDeque;
 //! use vmtask_core::{
-//!     Boot, Capabilities, Command, Event, ExitStatus, Found, Input, Instant, Limits, Op, Outcome, Output, Pause, Plan,
-//!     Policy, ProgramSpec, Reply, Request, Snapshots, Task, TaskSpec,
+//!     Capabilities, Command, CommandId, Event, ExitStatus, Found, Input, Instant, Limits, Op, Outcome, Output, Pause,
+//!     Plan, Policy, ProgramSpec, Record, Reply, Report, Request, Snapshots, Stimulus, Task, TaskDraft,
 //! };
 //!
-//! // What to run. A file format is the driver's business; this is the plain data.
-//! let spec = TaskSpec {
+#![doc = include_str!("../guide/loop.rs")]
+//!
+//! // What to run. A file format is the driver's business; this is the plain data, checked before it is used.
+//! let spec = TaskDraft {
 //!     name: "leibniz".into(),
 //!     platform: "x86_64-pc-linux-gnu".into(),
 //!     program: ProgramSpec {
@@ -48,8 +56,8 @@
 //!     files_out: vec![],
 //!     checkpoint: None,
 //!     limits: Limits::default(),
-//! };
-//! spec.check()?;
+//! }
+//! .check()?;
 //!
 //! // What the hypervisor can do. A plan that it cannot carry out fails here, before anything is touched.
 //! let capabilities = Capabilities {
@@ -63,43 +71,48 @@
 //! let plan = Plan::new(&spec, Policy::default(), capabilities)?;
 //! let mut task = Task::new(plan, 0x5eed /* from the operating system */);
 //!
-//! // A stand-in for a worker thread: returns what it would send to the loop's inbox.
-//! fn carry_out(command: Command) -> Vec<Input> {
-//!     let reply = match command.op {
-//!         Op::Probe => Reply::Found(Found::default()),
-//!         Op::Provision(_) => Reply::Provisioned { running: false },
-//!         _ => Reply::Done,
-//!     };
-//!     let mut inbox = vec![Input::Completed { id: command.id, result: Ok(reply) }];
-//!     if command.op == Op::Launch {
-//!         let event = Event::ProgramExited(ExitStatus::Code(0));
-//!         inbox.push(Input::Observed { boot: command.boot, event });
-//!     }
-//!     inbox
+//! struct Toy {
+//!     inbox: VecDeque<Stimulus>,
+//!     now: Instant,
 //! }
 //!
-//! let mut inbox = std::collections::VecDeque::from([Input::Request(Request::Start)]);
-//! let mut clock = 0;
-//! let outcome = loop {
-//!     while let Some(output) = task.poll_output() {
-//!         match output {
-//!             Output::Persist(record) => inbox.push_back(Input::Persisted(record.seq)),
-//!             Output::Command(command) => inbox.extend(carry_out(command)),
-//!             Output::Fence(id) => inbox.push_back(Input::Fenced { id, survived: true }),
-//!             Output::Report(report) => println!("{report:?}"),
+//! impl Surroundings for Toy {
+//!     fn persist(&mut self, record: Record) {
+//!         self.inbox.push_back(Input::Persisted(record.seq).into());
+//!     }
+//!
+//!     fn carry_out(&mut self, command: Command) {
+//!         let reply = match command.op {
+//!             Op::Probe => Reply::Found(Found::default()),
+//!             Op::Provision(_) => Reply::Provisioned { running: false },
+//!             _ => Reply::Done,
+//!         };
+//!         self.inbox.push_back(Input::Completed { id: command.id, result: Ok(reply) }.into());
+//!         if command.op == Op::Launch {
+//!             let event = Event::ProgramExited(ExitStatus::Code(0));
+//!             self.inbox.push_back(Input::Observed { boot: command.boot, event }.into());
 //!         }
 //!     }
-//!     if let Some(outcome) = task.outcome() {
-//!         break outcome;
+//!
+//!     fn fence(&mut self, id: CommandId) {
+//!         self.inbox.push_back(Input::Fenced { id, survived: true }.into());
 //!     }
-//!     clock += 1;
-//!     match inbox.pop_front() {
-//!         Some(input) => {
-//!             task.handle_input(Instant::from_millis(clock), input)?;
+//!
+//!     fn report(&mut self, report: Report) {
+//!         println!("{report:?}");
+//!     }
+//!
+//!     fn wait(&mut self, until: Option<Instant>) -> (Instant, Option<Stimulus>) {
+//!         let happened = self.inbox.pop_front();
+//!         if happened.is_none() {
+//!             self.now = until.expect("nobody is left who could ask for something");
 //!         }
-//!         None => task.handle_timeout(task.poll_timeout().expect("a task that waits has a timer")),
+//!         (self.now, happened)
 //!     }
-//! };
+//! }
+//!
+//! let mut toy = Toy { inbox: VecDeque::from([Request::Start.into()]), now: Instant::ZERO };
+//! let outcome = drive(&mut task, &mut toy);
 //! assert_eq!(outcome, Outcome::Completed { exit: ExitStatus::Code(0) });
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -111,7 +124,8 @@
 //!
 //! | module | subject |
 //! |---|---|
-//! | `machine` | the public face: inputs, outputs, timers |
+//! | `machine` | the public face: requests, inputs, outputs, timers |
+//! | `life` | what is believed of one life of the guest |
 //! | `step` | the transition function |
 //! | `choose` | what to do next, from what is believed and what is wanted |
 //! | `recover` | restart, loss, fall-back |
@@ -123,7 +137,9 @@
 //! # Features
 //!
 //! * `serde`: records, specs, commands and reports as data.
-//! * `tracing`: each input and output as an event at trace level.
+//! * `tracing`: each request, input and output as an event at trace level.
+//! * `explore`: machines that can be copied, and compared apart from their names, for simulators. Two copies must not
+//!   both answer for one task.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -136,11 +152,13 @@ mod error;
 mod id;
 mod input;
 mod journal;
+mod life;
 mod machine;
 mod output;
 mod phase;
 mod policy;
 mod recover;
+mod report;
 mod spec;
 mod step;
 pub mod table;
@@ -153,10 +171,13 @@ pub use error::{Accepted, Denied, Ignored, PlanError, RestoreError};
 pub use id::{BadGenerations, Boot, CommandId, FileIx, Generation, Generations, JournalSeq, MAX_GENERATIONS};
 pub use input::{Event, ExitStatus, Fault, FaultKind, Found, Input, Power, Program, Reply, Request};
 pub use journal::{RECORD_VERSION, Record};
-pub use machine::{Canonical, Machine};
-pub use output::{Cause, Leftover, Loss, Notice, Outcome, Output, Report};
+#[cfg(feature = "explore")]
+pub use machine::Canonical;
+pub use machine::{Machine, WaitsFor};
+pub use output::{Cause, Leftover, Loss, Notice, Outcome, Output, Report, Unfit};
 pub use phase::{Back, Intent, Phase};
 pub use policy::{Capabilities, Pause, Plan, Policy, Snapshots, Substitute};
-pub use spec::{CheckpointSpec, FileIn, FileOut, Limits, ProgramSpec, SpecError, TaskSpec};
+pub use spec::{CheckpointSpec, FileIn, FileOut, Limits, ProgramSpec, SpecError, TaskDraft, TaskSpec};
+pub use table::Stimulus;
 pub use task::Task;
 pub use time::{Instant, Span};

@@ -5,24 +5,31 @@
 
 use core::num::NonZeroU8;
 
-use crate::command::{Base, Command, Op, OpKind};
+use crate::command::{Command, Op, OpKind};
 use crate::error::{Accepted, Denied};
 use crate::id::{Boot, CommandId, Generation, Generations, JournalSeq};
-use crate::input::{ExitStatus, Fault, Input};
+use crate::input::{Fault, Input, Request};
 use crate::journal::Record;
+use crate::life::Life;
+#[cfg(feature = "explore")]
+use crate::life::Snapshot;
 use crate::output::{Leftover, Loss, Notice, Outcome, Output, Report};
 use crate::phase::{Back, Intent, Phase};
 use crate::policy::Plan;
+use crate::report::Reports;
 use crate::time::{Instant, Span};
 use crate::timers::{Timer, Timers};
 
 /// One task in one virtual machine, as a plain value: no heap, no I/O, no clock.
 ///
-/// After anything that changes it ([`handle_input`](Self::handle_input), [`handle_timeout`](Self::handle_timeout)),
-/// drain [`poll_output`](Self::poll_output) and ask [`poll_timeout`](Self::poll_timeout) again. In which order and how
-/// often inputs come between two drains does not matter. Every method takes the [`Plan`] that the machine was made
-/// with; [`Task`](crate::Task) holds both together.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// After anything that changes it ([`handle_request`](Self::handle_request), [`handle_input`](Self::handle_input),
+/// [`handle_timeout`](Self::handle_timeout)), drain [`poll_output`](Self::poll_output) and ask
+/// [`poll_timeout`](Self::poll_timeout) again. In which order and how often they come between two drains does not matter.
+/// Every method takes the [`Plan`] that the machine was made with; [`Task`](crate::Task) holds both together.
+///
+/// Two machines must never answer for one task, so it is `Clone` only with the feature `explore`, for simulators.
+#[derive(Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "explore", derive(Clone))]
 pub struct Machine {
     // Names.
     pub(crate) epoch: u64,
@@ -32,45 +39,27 @@ pub struct Machine {
 
     // What is believed.
     pub(crate) stage: Stage,
-    /// What the present boot was provisioned from.
-    pub(crate) base: Base,
-    pub(crate) examine: Examine,
-    /// Whether we stopped the guest's processors.
-    pub(crate) paused: bool,
-    /// A fence was survived: what the fenced command did is found out before anything else is done.
-    pub(crate) doubt: bool,
-    /// The outcome of a launch is unknown: looked at before it is repeated.
-    pub(crate) launch_doubt: bool,
-    pub(crate) launches: u8,
-    /// How often the guest was lost while the present newest checkpoint was being restored.
+    pub(crate) life: Life,
+    /// The guest is lost; dealt with as soon as nothing is in flight.
+    pub(crate) lost: Option<Loss>,
+    /// How often the present newest checkpoint did not restore.
     pub(crate) restore_losses: u8,
+    /// How often the guest was lost after the program had ended.
+    pub(crate) rounds: u16,
     /// An earlier manager did not get to the end: a VM that is found running may be ours.
     pub(crate) unfinished: bool,
     /// Whether this manager has probed.
     pub(crate) looked: bool,
-    /// The guest is lost; dealt with as soon as nothing is in flight.
-    pub(crate) lost: Option<Loss>,
-    /// The program's exit, seen before the launch was answered.
-    pub(crate) exit_seen: Option<ExitStatus>,
-    /// A begun snapshot that is not committed yet.
-    pub(crate) snapshot: Option<Generation>,
-    pub(crate) snapshot_cpu_ms: u64,
     /// Checkpoints on disk that nobody wants.
     pub(crate) junk: Generations,
     /// One of them that may be gone: its deletion was asked for, and no look has seen it since.
     pub(crate) removing: Option<Generation>,
-    /// The first output that could not be collected.
-    pub(crate) missing: Option<(Op, Fault)>,
 
     // What is due.
-    pub(crate) checkpoint_due: bool,
-    pub(crate) watch_due: bool,
     pub(crate) overdue: bool,
-    pub(crate) over_limit: bool,
     /// A quit has saved what it could.
     pub(crate) saved: bool,
     pub(crate) timers: Timers,
-    pub(crate) running_since: Option<Instant>,
 
     // What is under way.
     /// The next command, not yet handed out.
@@ -89,6 +78,8 @@ pub struct Machine {
     pub(crate) persisted: JournalSeq,
     /// The first record of this epoch: no command before it is durable.
     pub(crate) first: JournalSeq,
+    /// Records are no longer waited for: the VM is taken down, and that is the end.
+    pub(crate) journal_lost: bool,
 
     // What is to be told.
     pub(crate) reports: Reports,
@@ -130,16 +121,6 @@ impl Stage {
     }
 }
 
-/// Whether the program's state has to be found out once the guest is reachable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Examine {
-    No,
-    /// Restored from the checkpoint in `base`: if it does not come up, the checkpoint is to blame.
-    Restored,
-    /// Found running: it is nobody's fault.
-    Adopted,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Flight {
     pub(crate) id: CommandId,
@@ -160,27 +141,12 @@ pub(crate) struct Fence {
     pub(crate) sent: bool,
 }
 
-/// Reports that wait to be drained: the newest of each kind.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Reports {
-    phase: Option<Phase>,
-    pub(crate) permille: u16,
-    pub(crate) cpu_ms: u64,
-    pub(crate) progressed: bool,
-    /// A checkpoint, told once the record with this number is durable.
-    pub(crate) checkpoint: Option<(Generation, u64, JournalSeq)>,
-    pub(crate) notices: [Option<Notice>; Notice::KINDS],
-    pub(crate) noticed: bool,
-    ended: bool,
-}
-
 impl Machine {
     /// A task that waits for [`Request::Start`](crate::Request::Start).
     ///
     /// `epoch` is a nonce: draw it anew for every machine that is made (from the operating system's randomness).
     #[must_use]
-    pub fn new(plan: &Plan, epoch: u64) -> Self {
-        let _ = plan;
+    pub fn new(epoch: u64) -> Self {
         Self::with_record(Record::new(), epoch)
     }
 
@@ -191,29 +157,17 @@ impl Machine {
             boot: 0,
             now: Instant::ZERO,
             stage: Stage::Created,
-            base: Base::Baseline,
-            examine: Examine::No,
-            paused: false,
-            doubt: false,
-            launch_doubt: false,
-            launches: 0,
+            life: Life::default(),
+            lost: None,
             restore_losses: 0,
+            rounds: 0,
             unfinished: false,
             looked: false,
-            lost: None,
-            exit_seen: None,
-            snapshot: None,
-            snapshot_cpu_ms: 0,
             junk: Generations::NONE,
             removing: None,
-            missing: None,
-            checkpoint_due: false,
-            watch_due: false,
             overdue: false,
-            over_limit: false,
             saved: false,
             timers: Timers::default(),
-            running_since: None,
             chosen: None,
             flight: None,
             tries: Tries::default(),
@@ -224,25 +178,42 @@ impl Machine {
             persisted: record.seq,
             first: JournalSeq(0),
             record,
+            journal_lost: false,
             reports: Reports::default(),
         }
     }
 
-    /// Takes in something that happened.
+    /// Asks for something. The verdict is there at once; what follows from it comes by
+    /// [`poll_output`](Self::poll_output).
     ///
     /// `now` may be any time not before that of the last call; an earlier one counts as that.
     ///
     /// # Errors
-    /// Only a request can be denied. Late, duplicate and foreign messages are [`Accepted::Ignored`].
-    pub fn handle_input(&mut self, plan: &Plan, now: Instant, input: Input) -> Result<Accepted, Denied> {
+    /// If it cannot be met now. Nothing has changed then, and the task goes on as before: keep driving it. An abort is
+    /// never denied.
+    pub fn handle_request(&mut self, plan: &Plan, now: Instant, request: Request) -> Result<Accepted, Denied> {
         self.advance(plan, now);
-        let verdict = self.step(plan, input);
+        let verdict = self.request(plan, request);
         #[cfg(feature = "tracing")]
-        tracing::trace!(?input, ?verdict, phase = ?self.phase(), "input");
+        tracing::trace!(?request, ?verdict, phase = ?self.phase(), "request");
         if verdict == Ok(Accepted::Applied) {
             self.settle(plan);
         }
         verdict
+    }
+
+    /// Takes in something that happened. Late, duplicate and foreign messages are [`Accepted::Ignored`].
+    ///
+    /// `now` may be any time not before that of the last call; an earlier one counts as that.
+    pub fn handle_input(&mut self, plan: &Plan, now: Instant, input: Input) -> Accepted {
+        self.advance(plan, now);
+        let accepted = self.step(plan, input);
+        #[cfg(feature = "tracing")]
+        tracing::trace!(?input, ?accepted, phase = ?self.phase(), "input");
+        if accepted == Accepted::Applied {
+            self.settle(plan);
+        }
+        accepted
     }
 
     /// Lets the timers fire that are due. Early or twice: nothing happens.
@@ -267,10 +238,27 @@ impl Machine {
         output
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout) if nothing happens before.
+    /// When to call [`handle_timeout`](Self::handle_timeout) if nothing happens before. `None`: time alone changes
+    /// nothing (the task is held, say, or has ended), so wait for a message or a request without a limit; what the task
+    /// itself waits for then, [`waits_for`](Self::waits_for) tells.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.timers.next()
+    }
+
+    /// What has to come before the task goes on. Ask it after the outputs have been drained.
+    #[must_use]
+    pub fn waits_for(&self) -> WaitsFor {
+        match (self.flight, self.chosen) {
+            _ if self.outcome().is_some() => WaitsFor::Nothing,
+            _ if self.fence.is_some() => WaitsFor::Fence,
+            (Some(flight), _) => WaitsFor::Command(flight.op),
+            (None, Some(_)) if self.timers.is_armed(Timer::Retry) => WaitsFor::Timeout,
+            (None, Some(_)) => WaitsFor::Persisted,
+            (None, None) if self.stage == Stage::Ended => WaitsFor::Persisted,
+            (None, None) if self.stage == Stage::Running && !self.life.paused => WaitsFor::Program,
+            (None, None) => WaitsFor::Request,
+        }
     }
 
     /// Where the task is.
@@ -281,7 +269,7 @@ impl Machine {
         }
         if let Some(op) = self.flight.map(|f| f.op).or(self.chosen) {
             // The watch looks at a running program without disturbing it: nothing to tell.
-            if op == Op::Probe && self.stage == Stage::Running && !self.doubt {
+            if op == Op::Probe && self.stage == Stage::Running && !self.life.doubt {
                 return Phase::Running;
             }
             return Phase::of(op, self.stage != Stage::Unprobed);
@@ -300,10 +288,11 @@ impl Machine {
         self.record.intent
     }
 
-    /// How the task ended, once it has and its last record is durable.
+    /// How the task ended, once it has and its last record is durable, or is given up.
     #[must_use]
     pub fn outcome(&self) -> Option<Outcome> {
-        self.record.ending.filter(|_| self.stage == Stage::Ended && self.persisted >= self.record.seq)
+        let told = self.persisted >= self.record.seq || self.journal_lost;
+        self.record.ending.filter(|_| self.stage == Stage::Ended && told)
     }
 
     /// What could not be cleaned up.
@@ -352,6 +341,7 @@ impl Machine {
     /// they went through. Explorers use it to recognise a state; inputs that are ignored do not change it.
     ///
     /// How long the program has run counts only as far as a run limit makes a timer of it.
+    #[cfg(feature = "explore")]
     #[must_use]
     pub fn canonical(&self, now: Instant) -> Canonical {
         let nameless = CommandId { epoch: 0, seq: 0 };
@@ -361,7 +351,8 @@ impl Machine {
         m.epoch = 0;
         m.commands = 0;
         m.boot = 0;
-        m.running_since = m.running_since.map(|_| Instant::ZERO);
+        m.life.running_since = m.life.running_since.map(|_| Instant::ZERO);
+        m.life.snapshot = m.life.snapshot.map(|snapshot| Snapshot { cpu_ms: 0, ..snapshot });
         m.flight = m.flight.map(|f| Flight { id: nameless, ..f });
         m.unresolved = m.unresolved.map(|(_, op)| (nameless, op));
         m.fence = m.fence.map(|f| Fence { id: nameless, ..f });
@@ -369,13 +360,15 @@ impl Machine {
         m.emitted = JournalSeq(self.record.seq.0 - self.emitted.0);
         m.persisted = JournalSeq(self.record.seq.0 - self.persisted.0);
         m.record = Record { seq: JournalSeq(0), elapsed_ms: 0, checkpointed_cpu_ms: 0, restarts: 0, ..self.record };
-        m.snapshot_cpu_ms = 0;
         m.reports = Reports::default();
         Canonical(m)
     }
 
     fn next_output(&mut self, plan: &Plan) -> Option<Output> {
         if self.emitted < self.record.seq {
+            if self.emitted == self.persisted && !self.journal_lost {
+                self.arm_journal(plan);
+            }
             self.emitted = self.record.seq;
             return Some(Output::Persist(self.record));
         }
@@ -405,7 +398,7 @@ impl Machine {
         let kind = op.kind();
         match kind {
             OpKind::Provision => self.boot += 1,
-            OpKind::Launch => self.launches = self.launches.saturating_add(1),
+            OpKind::Launch => self.life.launches = self.life.launches.saturating_add(1),
             OpKind::RemoveSnapshot => self.removing = self.junk.oldest(),
             _ if kind.is_sliced() && !self.timers.is_armed(Timer::Overall) => {
                 self.timers.arm_in(Timer::Overall, self.now, plan.policy.overall[kind.index()]);
@@ -429,15 +422,8 @@ impl Machine {
             self.reports.phase = Some(phase);
             return Some(Report::Phase(phase));
         }
-        if self.reports.noticed {
-            if let Some(notice) = self.reports.notices.iter_mut().find_map(Option::take) {
-                return Some(Report::Notice(notice));
-            }
-            self.reports.noticed = false;
-        }
-        if self.reports.progressed {
-            self.reports.progressed = false;
-            return Some(Report::Progress { permille: self.reports.permille, cpu_ms: self.reports.cpu_ms });
+        if let Some(report) = self.reports.next_notice().or_else(|| self.reports.next_progress()) {
+            return Some(report);
         }
         if let Some((generation, cpu_ms, _)) = self.reports.checkpoint.take_if(|(_, _, seq)| self.persisted >= *seq) {
             return Some(Report::Checkpoint { generation, cpu_ms });
@@ -459,15 +445,14 @@ impl Machine {
         if self.timers.next().is_some_and(|next| now > next + plan.policy.clock_jump) {
             let by = now.since(self.now);
             self.timers.shift(by);
-            self.running_since = self.running_since.map(|since| since + by);
+            self.life.running_since = self.life.running_since.map(|since| since + by);
             self.notice(Notice::ClockJumped { by });
         }
         self.now = now;
     }
 
     pub(crate) fn notice(&mut self, notice: Notice) {
-        self.reports.notices[notice.index()] = Some(notice);
-        self.reports.noticed = true;
+        self.reports.notice(notice);
     }
 
     /// The record has changed: it gets a number of its own and is handed out at the next drain.
@@ -479,7 +464,7 @@ impl Machine {
 
     /// Adds the time since the last accounting to what the program has run.
     pub(crate) fn account(&mut self) {
-        if let Some(since) = &mut self.running_since {
+        if let Some(since) = &mut self.life.running_since {
             self.record.elapsed_ms += u64::from(self.now.since(*since).as_millis());
             *since = self.now;
         }
@@ -495,7 +480,27 @@ impl Machine {
     }
 }
 
+/// What a task waits for: see [`Machine::waits_for`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WaitsFor {
+    /// The answer to a command.
+    Command(Op),
+    /// The answer to a fence.
+    Fence,
+    /// A record to become durable.
+    Persisted,
+    /// The pause before the next attempt to be over.
+    Timeout,
+    /// The program to do something, or a checkpoint to be due.
+    Program,
+    /// A request: it has not been started, or is held.
+    Request,
+    /// Nothing: it is over.
+    Nothing,
+}
+
 /// What [`Machine::canonical`] returns: to be compared and hashed, nothing else.
+#[cfg(feature = "explore")]
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Canonical(Machine);
 

@@ -36,8 +36,8 @@ pub enum Report {
     Phase(Phase),
     /// How far the program is: the newest only.
     Progress {
-        /// Thousandths done.
-        permille: u16,
+        /// Thousandths done; `None` if the program does not say.
+        permille: Option<u16>,
         /// Processor time used by the program since its launch, in milliseconds.
         cpu_ms: u64,
     },
@@ -78,10 +78,12 @@ pub enum Notice {
         /// Why.
         fault: Fault,
     },
-    /// A checkpoint is missing or does not restore; the one before it is used.
-    CheckpointUnusable {
+    /// A checkpoint is no longer gone by. Each one is told.
+    CheckpointDropped {
         /// Which.
         generation: Generation,
+        /// What is wrong with it.
+        why: Unfit,
     },
     /// A checkpoint that is no longer wanted could not be deleted. It goes when the task does.
     CheckpointLeft {
@@ -100,6 +102,8 @@ pub enum Notice {
         /// Why.
         fault: Fault,
     },
+    /// Records did not become durable for too long: the VM is being taken down, and the task ends.
+    JournalLost,
     /// Much more time passed than expected: the computer slept. Deadlines were armed anew.
     ClockJumped {
         /// By how much.
@@ -109,18 +113,19 @@ pub enum Notice {
 
 impl Notice {
     /// How many kinds there are.
-    pub(crate) const KINDS: usize = 7;
+    pub(crate) const KINDS: usize = 8;
 
     /// A place for each kind.
     pub(crate) const fn index(self) -> usize {
         match self {
             Self::Retrying { .. } => 0,
             Self::CheckpointSkipped { .. } => 1,
-            Self::CheckpointUnusable { .. } => 2,
+            Self::CheckpointDropped { .. } => 2,
             Self::CheckpointLeft { .. } => 3,
             Self::RolledBack { .. } => 4,
             Self::PauseFailed { .. } => 5,
             Self::ClockJumped { .. } => 6,
+            Self::JournalLost => 7,
         }
     }
 }
@@ -132,8 +137,8 @@ impl fmt::Display for Notice {
             Self::CheckpointSkipped { generation, fault } => {
                 write!(f, "checkpoint {generation} was not taken: {fault}; the next one is when it is due")
             }
-            Self::CheckpointUnusable { generation } => {
-                write!(f, "checkpoint {generation} is missing or does not restore; going back to what is before it")
+            Self::CheckpointDropped { generation, why } => {
+                write!(f, "checkpoint {generation} {why}; going back to what is before it")
             }
             Self::CheckpointLeft { generation } => {
                 write!(f, "checkpoint {generation} is no longer wanted but could not be deleted yet")
@@ -143,10 +148,43 @@ impl fmt::Display for Notice {
             Self::PauseFailed { fault } => {
                 write!(f, "the guest could not be paused ({fault}) and was powered off; it goes on when resumed")
             }
+            Self::JournalLost => {
+                f.write_str("the task's journal could not be kept; the virtual machine is powered off")
+            }
             Self::ClockJumped { by } => {
                 write!(f, "{by} passed at once (did the computer sleep?); deadlines armed anew")
             }
         }
+    }
+}
+
+/// Why a checkpoint is no longer gone by. That it cannot be loaded here and now is no reason: then the task ends,
+/// resumable, and the checkpoint stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum Unfit {
+    /// Whoever looked could look, and it was not there.
+    Missing,
+    /// Its size or its hash is not what was written.
+    Damaged,
+    /// The hypervisor that made it refuses to load it, although its files are what was written.
+    Rejected,
+    /// It restored a guest in which the program was never started.
+    NotOurs,
+    /// Its guest did not come to life, as often as the policy allows. Only if there is an older one.
+    Lifeless,
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "is no longer there",
+            Self::Damaged => "is damaged: it is not what was written",
+            Self::Rejected => "is refused by the very hypervisor that made it",
+            Self::NotOurs => "restored a guest in which the program was never started",
+            Self::Lifeless => "restored a guest that did not answer, again and again",
+        })
     }
 }
 
@@ -169,6 +207,8 @@ pub enum Loss {
     ProgramMissing,
     /// A manager started and found it off, as after a crash or a loss of power. Not a fault of the guest.
     Found,
+    /// The checkpoint that it was to go on from was dropped.
+    Checkpoint,
 }
 
 impl fmt::Display for Loss {
@@ -181,6 +221,7 @@ impl fmt::Display for Loss {
             Self::Snapshot => "a snapshot failed and the guest may have been harmed",
             Self::ProgramMissing => "the program was not found in the guest",
             Self::Found => "the virtual machine was off at the start",
+            Self::Checkpoint => "a checkpoint was dropped",
         })
     }
 }
@@ -190,7 +231,8 @@ impl fmt::Display for Loss {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Outcome {
-    /// The program ended by itself and every output was collected. Not a word on whether it liked its input: see `exit`.
+    /// The program ended by itself and its outputs were collected. Not a word on whether it did what it should: see
+    /// `exit`. A program that failed or crashed may not have written every output.
     Completed {
         /// How the program ended.
         exit: ExitStatus,
@@ -212,7 +254,9 @@ pub enum Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Completed { exit } => write!(f, "completed: {exit}"),
+            Self::Completed { exit: ExitStatus::Code(0) } => f.write_str("completed"),
+            Self::Completed { exit: exit @ ExitStatus::Code(_) } => write!(f, "the program failed: {exit}"),
+            Self::Completed { exit: exit @ ExitStatus::Signal(_) } => write!(f, "the program crashed: {exit}"),
             Self::Stopped { checkpoint: Some(g) } => write!(f, "stopped; resumes from checkpoint {g}"),
             Self::Stopped { checkpoint: None } => {
                 write!(f, "stopped before the first checkpoint; starts over when resumed")
@@ -240,8 +284,17 @@ pub enum Cause {
         /// How it was lost the last time.
         loss: Loss,
     },
-    /// The program ran longer than the task's `run` limit.
+    /// The program ran longer than the task's `run` limit. What it had written by then was collected.
     RunLimit,
+    /// The program has ended, and the guest was lost while its outputs were being collected, more often than the policy
+    /// allows.
+    Outputs {
+        /// How it was lost the last time.
+        loss: Loss,
+    },
+    /// Records could not be made durable for too long. What happened since the last durable one is not on record: the
+    /// task goes on from that.
+    Journal,
     /// A command could not be fenced: it may still act.
     Fence {
         /// Which.
@@ -256,12 +309,9 @@ impl fmt::Display for Cause {
             Self::Guest { loss } => {
                 write!(f, "{loss}, again and again without a checkpoint in between")
             }
-            Self::RunLimit => {
-                write!(
-                    f,
-                    "the program ran for as long as limits.run allows; raise it, and the task goes on from its newest checkpoint"
-                )
-            }
+            Self::RunLimit => f.write_str("the program ran for as long as limits.run allows"),
+            Self::Outputs { loss } => write!(f, "{loss}, again and again while the outputs were being collected"),
+            Self::Journal => f.write_str("the task's journal could not be kept"),
             Self::Fence { op } => {
                 write!(f, "{}: the hypervisor did not answer and could not be stopped", Phase::of(*op, false))
             }

@@ -49,11 +49,40 @@ impl Intent {
     pub const ALL: [Self; 4] = [Self::Run, Self::Suspend, Self::Quit, Self::Abort];
 }
 
-/// Where a task is. Completions and events change it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
-pub enum Phase {
+/// Lists the phases once: the enum itself, its kinds without arguments, and the way from one to the other.
+macro_rules! phases {
+    ($($(#[$doc:meta])* $name:ident $(($argument:ty))? $({ $(#[$inner:meta])* $field:ident: $of:ty, })?,)*) => {
+        /// Where a task is. Completions and events change it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+        #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+        pub enum Phase {
+            $($(#[$doc])* $name $(($argument))? $({ $(#[$inner])* $field: $of })?,)*
+        }
+
+        /// [`Phase`] without its arguments.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[allow(missing_docs, reason = "each is the Phase of the same name")]
+        pub enum PhaseKind {
+            $($name,)*
+        }
+
+        impl PhaseKind {
+            /// All of them, in the order of a task's life.
+            pub const ALL: [Self; [$(stringify!($name)),*].len()] = [$(Self::$name),*];
+        }
+
+        impl From<Phase> for PhaseKind {
+            fn from(phase: Phase) -> Self {
+                match phase {
+                    $(Phase::$name { .. } => Self::$name,)*
+                }
+            }
+        }
+    };
+}
+
+phases! {
     /// Waiting for [`Request::Start`](crate::Request::Start).
     Created,
     /// Finding out what is there.

@@ -28,17 +28,32 @@ pub struct Policy {
     /// Up to this much is added to each such pause, in percent, so that many tasks on one host do not retry in step.
     /// 0 makes a machine's behaviour a function of its inputs alone, whatever its epoch.
     pub jitter_percent: u8,
-    /// A timer that is this late was not late: the computer slept.
+    /// A timer that is this late was not late: the computer slept. At least [`Policy::MIN_CLOCK_JUMP`], since a loop that
+    /// is always later than this would never see a timer fire.
     pub clock_jump: Span,
     /// How long the program may show no sign of life before the machine probes.
     pub watch: Span,
-    /// How often the guest may be lost without a new checkpoint in between.
+    /// How long a record may take to become durable. When it has passed, the VM is powered off, which waits for no record,
+    /// and the task ends with [`Cause::Journal`](crate::Cause::Journal), to go on from the last durable record. Before the
+    /// first command, when nothing can be lost by it, a [`JOURNAL_AT_THE_START`](Policy::JOURNAL_AT_THE_START)th.
+    pub journal: Span,
+    /// How much computing must be at stake for the program's end to be checkpointed before its outputs are collected.
+    pub at_stake: Span,
+    /// How often the guest may be lost without a new checkpoint in between, and in all while outputs are collected.
     pub max_losses: u16,
     /// How often a checkpoint is tried before the one before it is used, when the guest is lost while being restored.
     pub restore_attempts: NonZeroU8,
 }
 
 impl Policy {
+    /// The least that [`Policy::clock_jump`] may be.
+    pub const MIN_CLOCK_JUMP: Span = Span::from_secs(5);
+    /// The least that a deadline, a fence, an overall time, the watch or the journal's time may be: shorter than this, an
+    /// answer that is on its way is taken for silence.
+    pub const MIN_DEADLINE: Span = Span::from_secs(1);
+    /// The part of [`Policy::journal`] that a record may take before the first command.
+    pub const JOURNAL_AT_THE_START: u32 = 12;
+
     /// Sets the deadline of one op.
     #[must_use]
     pub const fn with_deadline(mut self, op: OpKind, deadline: Span) -> Self {
@@ -58,6 +73,24 @@ impl Policy {
     pub const fn with_overall(mut self, op: OpKind, overall: Span) -> Self {
         self.overall[op.index()] = overall;
         self
+    }
+
+    /// Whether a machine can be driven by it.
+    fn check(&self) -> Result<(), PlanError> {
+        if let Some(&op) = OpKind::ALL.iter().find(|op| self.attempts[op.index()] == 0) {
+            return Err(PlanError::NoAttempts { op });
+        }
+        if self.clock_jump < Self::MIN_CLOCK_JUMP {
+            return Err(PlanError::ClockJump { given: self.clock_jump });
+        }
+        let of_each =
+            |what, times: &[Span]| times.iter().map(move |&given| (what, given)).min_by_key(|&(_, given)| given);
+        let others = [("fence", self.fence), ("watch", self.watch), ("journal", self.journal)];
+        let shortest = [of_each("deadline", &self.deadline), of_each("overall", &self.overall)];
+        match shortest.into_iter().flatten().chain(others).find(|&(_, given)| given < Self::MIN_DEADLINE) {
+            Some((what, given)) => Err(PlanError::TooShort { what, given }),
+            None => Ok(()),
+        }
     }
 
     /// A pause that writes the guest's memory to disk, and an unpause that reads it, may take as long as the ops that do
@@ -84,6 +117,8 @@ impl Default for Policy {
             jitter_percent: 25,
             clock_jump: secs(60),
             watch: secs(60),
+            journal: secs(60),
+            at_stake: secs(10),
             max_losses: 5,
             restore_attempts: NonZeroU8::new(2).unwrap_or(NonZeroU8::MIN),
         }
@@ -214,9 +249,7 @@ impl Plan {
                 max: Self::MAX_FILES,
             })
         };
-        if let Some(&op) = OpKind::ALL.iter().find(|op| policy.attempts[op.index()] == 0) {
-            return Err(PlanError::NoAttempts { op });
-        }
+        policy.check()?;
         if spec.limits.disk.is_some() && !capabilities.disk {
             return Err(PlanError::NoDisk);
         }

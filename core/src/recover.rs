@@ -5,13 +5,16 @@
 use crate::command::{Base, Op, OpKind};
 use crate::error::RestoreError;
 use crate::id::{Generation, MAX_GENERATIONS};
-use crate::input::{FaultKind, Found, Power, Program};
+use crate::input::{Fault, FaultKind, Found, Power, Program};
 use crate::journal::{RECORD_VERSION, Record};
-use crate::machine::{Examine, Machine, Stage, Tries};
-use crate::output::{Cause, Loss, Notice, Outcome};
+use crate::life::{Examine, Life};
+use crate::machine::{Machine, Stage, Tries};
+use crate::output::{Cause, Loss, Notice, Outcome, Unfit};
 use crate::phase::Intent;
 use crate::policy::Plan;
-use crate::timers::Timer;
+
+/// How many dropped checkpoints are set aside.
+const MAX_ASIDE: usize = 2;
 
 impl Machine {
     /// A task that goes on from the last record of an earlier manager.
@@ -23,7 +26,6 @@ impl Machine {
     /// # Errors
     /// If the record is of a later version or contradicts itself.
     pub fn restore(record: Record, plan: &Plan, epoch: u64) -> Result<Self, RestoreError> {
-        let _ = plan;
         check(&record)?;
         let mut machine = Self::with_record(record, epoch);
         let discards = matches!(record.ending, Some(Outcome::Completed { .. } | Outcome::Aborted));
@@ -55,9 +57,17 @@ impl Machine {
 
     /// The guest is lost: go back to what is durable.
     pub(crate) fn roll_back(&mut self, plan: &Plan, loss: Loss) {
-        // Before it was powered on, there was nothing that could have been lost by the checkpoint's fault.
-        let was_restored = self.examine == Examine::Restored && self.stage.is_live();
-        self.forget_guest();
+        // Before it was powered on, there was nothing that could have been lost by the checkpoint's fault. One that was
+        // dropped has been dealt with.
+        let was_restored = self.life.examine == Examine::Restored && self.stage.is_live() && loss != Loss::Checkpoint;
+        let collecting = matches!(self.stage, Stage::Exited(_));
+        self.account();
+        // Whether a checkpoint that was being made is whole, the next look tells.
+        self.life = Life::default();
+        self.timers.end_life();
+        self.tries = Tries::default();
+        self.overdue = false;
+        self.record.exit = None;
         self.stage = Stage::Lost;
         self.changed();
         if matches!(self.record.intent, Intent::Quit | Intent::Abort) {
@@ -65,86 +75,78 @@ impl Machine {
             return;
         }
         if was_restored {
-            self.count_restore_loss(plan);
+            self.count_failed_restore(plan, Unfit::Lifeless);
         }
         self.record.restarts = self.record.restarts.saturating_add(1);
         self.record.losses = self.record.losses.saturating_add(1);
+        self.rounds += u16::from(collecting);
         if self.record.losses > plan.policy.max_losses {
             return self.end(Outcome::Failed { cause: Cause::Guest { loss } });
+        }
+        // Checkpoints in between do not count: the outputs of this program do not come.
+        if self.rounds > plan.policy.max_losses {
+            return self.end(Outcome::Failed { cause: Cause::Outputs { loss } });
         }
         self.notice(Notice::RolledBack { to: self.next_base(), why: loss });
     }
 
-    /// Nothing that was believed of the guest holds any more.
-    fn forget_guest(&mut self) {
-        // Whether a checkpoint that was being made is whole, the next look tells.
-        self.snapshot = None;
-        self.stop_run_timers();
-        self.timers.disarm(Timer::Overall);
-        self.timers.disarm(Timer::Retry);
-        self.set_paused(false);
-        self.running_since = None;
-        self.tries = Tries::default();
-        self.overdue = false;
-        self.doubt = false;
-        self.launch_doubt = false;
-        self.exit_seen = None;
-        self.missing = None;
-        self.record.exit = None;
-    }
+    // ---- checkpoints that do not restore ----
 
-    /// Whether it is the checkpoint's fault that `op` failed while it was being restored.
-    ///
-    /// A hypervisor that did nothing (no memory just now) says nothing about the checkpoint, and neither do refused
-    /// credentials: the checkpoint stands, and the task fails resumable.
-    pub(crate) fn checkpoint_is_to_blame(&self, op: Op, kind: FaultKind) -> bool {
-        let restoring = match op.kind() {
+    /// Whether `op` is part of restoring a checkpoint.
+    pub(crate) fn is_restoring(&self, op: Op) -> bool {
+        match op.kind() {
             OpKind::Provision => op != Op::Provision(Base::Baseline),
-            OpKind::PowerOn | OpKind::AwaitTools | OpKind::LogIn | OpKind::Probe => self.examine == Examine::Restored,
+            OpKind::PowerOn | OpKind::AwaitTools | OpKind::LogIn | OpKind::Probe => {
+                self.life.examine == Examine::Restored && !matches!(self.stage, Stage::TearingDown { .. })
+            }
             _ => false,
-        };
-        let blames = match kind {
-            FaultKind::Unknown | FaultKind::NotFound | FaultKind::AlreadyExists | FaultKind::Fatal => true,
-            FaultKind::Damaged | FaultKind::Rejected => true,
-            // A program that cannot be examined in a guest that answers.
-            FaultKind::Refused => op == Op::Probe,
-            FaultKind::AuthRejected | FaultKind::NoSpace | FaultKind::Unsupported | FaultKind::Incompatible => false,
-        };
-        restoring && blames && !matches!(self.stage, Stage::Unprobed | Stage::TearingDown { .. } | Stage::Ended)
-    }
-
-    /// A hypervisor that says that the checkpoint is no good is believed. Silence may have other reasons: it is tried
-    /// again, as often as the policy says.
-    pub(crate) fn blame_checkpoint(&mut self, plan: &Plan, kind: FaultKind) {
-        if matches!(kind, FaultKind::Unknown | FaultKind::Refused) {
-            self.count_restore_loss(plan);
-            self.examine = Examine::No;
-            self.lost.get_or_insert(Loss::Unresponsive);
-        } else {
-            self.drop_base();
         }
     }
 
-    /// The guest did not come up from the newest checkpoint.
-    fn count_restore_loss(&mut self, plan: &Plan) {
+    /// `op` did not restore the newest checkpoint, and is not tried again.
+    ///
+    /// Only a checkpoint that is proven damaged is given up for what is before it. A host that cannot load it as it is now
+    /// (another build, no permission, no memory) proves nothing: the task ends, resumable, and everything stands.
+    pub(crate) fn not_restored(&mut self, plan: &Plan, op: Op, fault: Fault) {
+        match (op.kind(), fault.kind) {
+            (_, FaultKind::Damaged) => self.drop_base(Unfit::Damaged),
+            (OpKind::Provision, FaultKind::NotFound) => self.drop_base(Unfit::Missing),
+            (_, FaultKind::Rejected) => {
+                self.count_failed_restore(plan, Unfit::Rejected);
+                self.lost.get_or_insert(Loss::Unresponsive);
+            }
+            // The hypervisor does not answer, whatever it restores.
+            (OpKind::Provision | OpKind::PowerOn, FaultKind::Unknown) => {
+                self.lost.get_or_insert(Loss::Unresponsive);
+            }
+            // Silence may have other reasons than the checkpoint; `roll_back` counts it. Likewise a program that cannot be
+            // examined in a guest that answers.
+            (OpKind::Probe, FaultKind::Refused) | (_, FaultKind::Unknown) => {
+                self.lost.get_or_insert(Loss::Unresponsive);
+            }
+            _ => self.end(Outcome::Failed { cause: Cause::Op { op, fault } }),
+        }
+    }
+
+    /// The newest checkpoint did not restore, once more.
+    fn count_failed_restore(&mut self, plan: &Plan, why: Unfit) {
         self.restore_losses = self.restore_losses.saturating_add(1);
-        if self.restore_losses >= plan.policy.restore_attempts.get() {
-            self.drop_newest();
+        // From a guest that does not answer nothing is concluded that would lose all of the work.
+        let has_older = self.record.generations.len() > 1;
+        if self.restore_losses >= plan.policy.restore_attempts.get() && (why != Unfit::Lifeless || has_older) {
+            self.drop_newest(why);
         }
     }
 
     /// The checkpoint being restored is no good: fall back to the one before it.
-    pub(crate) fn drop_base(&mut self) {
-        self.forget_guest();
-        self.lost = None;
-        self.drop_newest();
-        self.changed();
-        self.stage = Stage::Lost;
+    pub(crate) fn drop_base(&mut self, why: Unfit) {
+        self.drop_newest(why);
+        self.lost = Some(Loss::Checkpoint);
     }
 
-    fn drop_newest(&mut self) {
+    fn drop_newest(&mut self, why: Unfit) {
         if let Some(generation) = self.record.generations.newest() {
-            self.drop_generation(generation);
+            self.drop_generation(generation, why);
             self.fall_back_on_junk(generation);
         }
         // The one before it gets as many tries. There are only so many, so this comes to an end.
@@ -162,11 +164,25 @@ impl Machine {
         }
     }
 
-    fn drop_generation(&mut self, generation: Generation) {
+    fn drop_generation(&mut self, generation: Generation, why: Unfit) {
         self.record.generations.remove(generation);
-        self.junk.insert(generation);
-        self.notice(Notice::CheckpointUnusable { generation });
+        if why != Unfit::Missing {
+            self.set_aside(generation);
+        }
+        self.notice(Notice::CheckpointDropped { generation, why });
     }
+
+    /// It stays on disk, where somebody can look at it, until the task is over. There is room for the newest few.
+    fn set_aside(&mut self, generation: Generation) {
+        self.record.aside.insert(generation);
+        while self.record.aside.len() > MAX_ASIDE {
+            let Some(oldest) = self.record.aside.oldest() else { break };
+            self.record.aside.remove(oldest);
+            self.junk.insert(oldest);
+        }
+    }
+
+    // ---- what a probe says ----
 
     /// A probe was answered. Returns whether it told what had to be known.
     pub(crate) fn found(&mut self, plan: &Plan, found: &Found) -> bool {
@@ -174,8 +190,8 @@ impl Machine {
             self.first_look(plan, found);
             return true;
         }
-        self.watch_due = false;
-        self.doubt = false;
+        self.life.watch_due = false;
+        self.life.doubt = false;
         match (found.power, self.stage) {
             (Power::Off, Stage::Provisioned) => return true,
             (Power::Off, _) => {
@@ -186,30 +202,35 @@ impl Machine {
             (Power::On | Power::Paused, _) => {}
         }
         let paused = found.power == Power::Paused;
-        if paused != self.paused {
+        if paused != self.life.paused {
             self.set_paused(paused);
         }
         paused || self.look_at_program(plan, found.program)
     }
 
     fn look_at_program(&mut self, plan: &Plan, program: Program) -> bool {
-        let examining = self.stage == Stage::LoggedIn && self.examine != Examine::No;
-        let launching = self.stage == Stage::Copying(plan.files_in) && self.launches > 0;
+        let examining = self.stage == Stage::LoggedIn && self.life.examine != Examine::No;
+        let launching = self.stage == Stage::Copying(plan.files_in) && self.life.launches > 0;
         let running = self.stage == Stage::Running;
         match program {
             Program::Running if examining || launching => self.launched(plan),
             Program::Exited(status) if examining || launching => {
-                self.exit_seen = Some(status);
+                // Restored with its program's end in it: that is saved.
+                let restored = self.life.examine == Examine::Restored;
+                self.life.exit_seen = Some(status);
                 self.launched(plan);
+                self.life.end_saved = restored;
             }
-            Program::Exited(status) if running => self.exited(status),
-            Program::NotStarted if examining && self.examine == Examine::Restored => self.drop_base(),
+            Program::Exited(status) if running => self.exited(plan, status),
+            Program::NotStarted if examining && self.life.examine == Examine::Restored => {
+                self.drop_base(Unfit::NotOurs);
+            }
             Program::NotStarted if examining || running => {
                 self.lost.get_or_insert(Loss::ProgramMissing);
             }
-            Program::NotStarted => self.launch_doubt = false,
-            Program::Unknown if examining || self.launch_doubt || running => {
-                self.watch_due = running;
+            Program::NotStarted => self.life.launch_doubt = false,
+            Program::Unknown if examining || self.life.launch_doubt || running => {
+                self.life.watch_due = running;
                 return false;
             }
             Program::Running | Program::Exited(_) | Program::Unknown => {}
@@ -219,22 +240,22 @@ impl Machine {
 
     /// The first look at what an earlier manager, or an earlier life of this VM, has left.
     fn first_look(&mut self, plan: &Plan, found: &Found) {
-        self.take_stock(found);
+        let dropped = self.take_stock(found);
         let first = !core::mem::replace(&mut self.looked, true);
         let crashed = first && self.unfinished && self.record.launched;
         let ours = crashed && found.program != Program::NotStarted;
         match found.power {
             Power::Off => {
-                if crashed {
+                if crashed || dropped {
                     self.record.restarts = self.record.restarts.saturating_add(1);
                     self.changed();
-                    self.notice(Notice::RolledBack { to: self.next_base(), why: Loss::Found });
+                    let why = if dropped { Loss::Checkpoint } else { Loss::Found };
+                    self.notice(Notice::RolledBack { to: self.next_base(), why });
                 }
                 self.stage = Stage::Off { registered: found.registered };
             }
             Power::On | Power::Paused if ours => {
-                self.base = self.next_base();
-                self.examine = Examine::Adopted;
+                self.life.examine = Examine::Adopted;
                 self.stage = Stage::Booted;
                 self.set_paused(found.power == Power::Paused);
             }
@@ -245,8 +266,10 @@ impl Machine {
         }
     }
 
-    /// Compares the checkpoints that there are with those that should be there.
-    fn take_stock(&mut self, found: &Found) {
+    /// Compares the checkpoints that there are with those that should be there. Returns whether the one to go on from was
+    /// dropped.
+    fn take_stock(&mut self, found: &Found) -> bool {
+        let newest = self.record.generations.newest();
         self.removing = self.removing.filter(|&g| !found.snapshots.contains(g));
         if let Some(pending) = self.record.pending {
             if found.snapshots.contains(pending) {
@@ -257,16 +280,16 @@ impl Machine {
                 self.drop_snapshot();
             }
         }
-        let missing = |record: &Record| record.generations.iter().find(|&g| !found.snapshots.contains(g));
         // Each time an older one, so there are no more rounds than numbers in both sets.
         for _ in 0..2 * MAX_GENERATIONS {
-            let Some(generation) = missing(&self.record) else { break };
-            self.drop_generation(generation);
+            let unfit = self.record.generations.iter().find_map(|g| Some((g, found.why_unfit(g)?)));
+            let Some((generation, why)) = unfit else { break };
+            self.drop_generation(generation, why);
             self.fall_back_on_junk(generation);
             self.changed();
         }
-        for generation in found.snapshots.iter() {
-            if !self.record.generations.contains(generation) {
+        for generation in found.snapshots.iter().chain(found.damaged.iter()) {
+            if !self.record.generations.contains(generation) && !self.record.aside.contains(generation) {
                 self.junk.insert(generation);
             }
             if generation >= self.record.next_generation {
@@ -275,6 +298,7 @@ impl Machine {
                 self.changed();
             }
         }
+        newest.is_some_and(|newest| !self.record.generations.contains(newest))
     }
 }
 
@@ -285,6 +309,11 @@ fn check(record: &Record) -> Result<(), RestoreError> {
     let contradiction = |what| Err(RestoreError::Contradiction { what });
     if record.generations.newest().is_some_and(|g| g >= record.next_generation) {
         return contradiction("it has a checkpoint with a number that was not given out yet");
+    }
+    if record.aside.newest().is_some_and(|g| g >= record.next_generation)
+        || record.aside.iter().any(|g| record.generations.contains(g))
+    {
+        return contradiction("it has set a checkpoint aside that is wanted, or was never begun");
     }
     if record.pending.is_some_and(|g| g >= record.next_generation || record.generations.contains(g)) {
         return contradiction("the checkpoint that was being made is one that was made, or was never begun");

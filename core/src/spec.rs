@@ -4,18 +4,52 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::Deref;
 
 use thiserror::Error;
 
 use crate::time::Span;
 
-/// A program to run in a guest, with its files.
+/// A task that has been checked: a program to run in a guest, with its files.
 ///
-/// Paths on the host are the embedder's business; paths in the guest are checked by [`TaskSpec::check`], because a name
-/// that leaves the working directory would be followed on a volunteer's computer as well.
+/// It is made by [`TaskDraft::check`] alone and cannot be changed afterwards, so that whoever is handed one (a plan, an
+/// adapter) need not ask whether a name in it leaves the directory that it belongs to. Its parts are read as those of the
+/// draft.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct TaskSpec {
+#[cfg_attr(feature = "serde", serde(try_from = "TaskDraft", into = "TaskDraft"))]
+pub struct TaskSpec(TaskDraft);
+
+impl Deref for TaskSpec {
+    type Target = TaskDraft;
+
+    fn deref(&self) -> &TaskDraft {
+        &self.0
+    }
+}
+
+impl TryFrom<TaskDraft> for TaskSpec {
+    type Error = SpecError;
+
+    fn try_from(draft: TaskDraft) -> Result<Self, SpecError> {
+        draft.check()
+    }
+}
+
+impl From<TaskSpec> for TaskDraft {
+    /// The draft, to be changed and checked again.
+    fn from(spec: TaskSpec) -> Self {
+        spec.0
+    }
+}
+
+/// What somebody wants to run, as plain data that has not been checked.
+///
+/// Paths on the host are the embedder's business; paths in the guest are checked, because a name that leaves the working
+/// directory would be followed on a volunteer's computer as well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct TaskDraft {
     /// The task's name: letters, digits, `-`, `_` and `.`, at most 64, not starting with a dot.
     pub name: String,
     /// The platform that it runs on, named as BOINC names platforms.
@@ -168,11 +202,28 @@ impl TaskSpec {
     /// The name of the adapters' own files in the guest's working directory: tasks may not use it.
     pub const RESERVED: &'static str = ".vmtask";
 
+    /// The same task with something changed, checked again.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn with(self, change: impl FnOnce(&mut TaskDraft)) -> Result<Self, SpecError> {
+        let mut draft = self.0;
+        change(&mut draft);
+        draft.check()
+    }
+}
+
+impl TaskDraft {
     /// Checks everything that can be checked without a hypervisor or a file system.
     ///
     /// # Errors
     /// The first thing that is wrong.
-    pub fn check(&self) -> Result<(), SpecError> {
+    pub fn check(self) -> Result<TaskSpec, SpecError> {
+        self.find_fault()?;
+        Ok(TaskSpec(self))
+    }
+
+    fn find_fault(&self) -> Result<(), SpecError> {
         check_name("name", &self.name)?;
         check_name("platform", &self.platform)?;
         self.check_program()?;

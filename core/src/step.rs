@@ -12,27 +12,28 @@ use crate::command::{Base, Op, OpKind};
 use crate::error::{Accepted, Denied, Ignored};
 use crate::id::{Boot, CommandId, Generation, JournalSeq};
 use crate::input::{Event, ExitStatus, Fault, FaultKind, Input, Reply, Request};
-use crate::machine::{Examine, Fence, Machine, Stage, Tries};
+use crate::life::{Examine, Life, Snapshot};
+use crate::machine::{Fence, Machine, Stage, Tries};
 use crate::output::{Cause, Leftover, Loss, Notice, Outcome};
 use crate::phase::Intent;
-use crate::policy::{Pause, Plan};
+use crate::policy::{Pause, Plan, Policy};
 use crate::time::Span;
 use crate::timers::Timer;
 
-const APPLIED: Result<Accepted, Denied> = Ok(Accepted::Applied);
+use Accepted::Applied;
 
 const fn ignored(why: Ignored) -> Result<Accepted, Denied> {
     Ok(Accepted::Ignored(why))
 }
 
 impl Machine {
-    pub(crate) fn step(&mut self, plan: &Plan, input: Input) -> Result<Accepted, Denied> {
+    pub(crate) fn step(&mut self, plan: &Plan, input: Input) -> Accepted {
         match input {
-            Input::Request(request) => self.request(plan, request),
             Input::Completed { id, result } => self.completed(plan, id, result),
             Input::Fenced { id, survived } => self.fenced(plan, id, survived),
             Input::Observed { boot, event } => self.observed(plan, boot, event),
-            Input::Persisted(seq) => self.now_durable(seq),
+            Input::Persisted(seq) => self.now_durable(plan, seq),
+            Input::JournalLost => self.told_of_lost_journal(plan),
         }
     }
 
@@ -103,13 +104,13 @@ impl Machine {
 
     // ---- requests: they set the intent ----
 
-    fn request(&mut self, plan: &Plan, request: Request) -> Result<Accepted, Denied> {
+    pub(crate) fn request(&mut self, plan: &Plan, request: Request) -> Result<Accepted, Denied> {
         match request {
             Request::Start if self.stage == Stage::Created => {
                 self.stage = Stage::Unprobed;
                 self.changed();
                 self.first = self.record.seq;
-                APPLIED
+                Ok(Applied)
             }
             Request::Start => ignored(Ignored::AlreadySo),
             Request::Suspend => self.request_suspend(plan),
@@ -149,7 +150,7 @@ impl Machine {
         }
         self.record.intent = intent;
         self.changed();
-        APPLIED
+        Ok(Applied)
     }
 
     fn request_checkpoint(&mut self, plan: &Plan) -> Result<Accepted, Denied> {
@@ -160,11 +161,11 @@ impl Machine {
         if self.stage != Stage::Running {
             return Err(Denied::NotRunning);
         }
-        if self.checkpoint_due || self.snapshot.is_some() {
+        if self.life.checkpoint_due || self.life.snapshot.is_some() {
             return ignored(Ignored::AlreadySo);
         }
-        self.checkpoint_due = true;
-        APPLIED
+        self.life.checkpoint_due = true;
+        Ok(Applied)
     }
 
     fn request_quit(&mut self, plan: &Plan, budget_ms: u32) -> Result<Accepted, Denied> {
@@ -176,7 +177,7 @@ impl Machine {
                 self.record.intent = Intent::Quit;
                 self.end(Outcome::Stopped { checkpoint: None });
                 self.finish(None);
-                return APPLIED;
+                return Ok(Applied);
             }
             (_, Intent::Quit) if self.saved || !self.timers.is_before(by, Timer::Quit) => {
                 return ignored(Ignored::AlreadySo);
@@ -192,13 +193,15 @@ impl Machine {
             self.timers.disarm(Timer::Quit);
             self.budget_spent(plan);
         }
-        APPLIED
+        Ok(Applied)
     }
 
     fn request_abort(&mut self, plan: &Plan) -> Result<Accepted, Denied> {
         match self.stage {
             Stage::Ended => return ignored(Ignored::Ending),
             _ if self.record.intent == Intent::Abort => return ignored(Ignored::AlreadySo),
+            // It could not be put on record, and would be taken up again by nobody.
+            _ if self.journal_lost => return ignored(Ignored::Ending),
             Stage::Created => {
                 self.record.intent = Intent::Abort;
                 self.end(Outcome::Aborted);
@@ -215,7 +218,7 @@ impl Machine {
                 self.fence_flight(plan);
             }
         }
-        APPLIED
+        Ok(Applied)
     }
 
     /// No more time to save anything.
@@ -236,12 +239,12 @@ impl Machine {
 
     // ---- answers: they advance the stage ----
 
-    fn completed(&mut self, plan: &Plan, id: CommandId, result: Result<Reply, Fault>) -> Result<Accepted, Denied> {
+    fn completed(&mut self, plan: &Plan, id: CommandId, result: Result<Reply, Fault>) -> Accepted {
         if id.epoch != self.epoch {
-            return ignored(Ignored::ForeignEpoch);
+            return Accepted::Ignored(Ignored::ForeignEpoch);
         }
         let Some(flight) = self.flight.take_if(|f| f.id == id) else {
-            return ignored(Ignored::NotInFlight);
+            return Accepted::Ignored(Ignored::NotInFlight);
         };
         self.timers.disarm(Timer::Deadline);
         match result {
@@ -253,7 +256,7 @@ impl Machine {
             }
             Err(fault) => self.failed(plan, flight.id, flight.op, fault),
         }
-        APPLIED
+        Applied
     }
 
     fn done(&mut self, plan: &Plan, id: CommandId, op: Op, reply: Reply) {
@@ -281,10 +284,15 @@ impl Machine {
             (Op::Pause, _) => self.set_paused(true),
             (Op::Unpause, _) => self.set_paused(false),
             (Op::BeginSnapshot(generation), _) => {
-                self.snapshot = Some(generation);
-                self.snapshot_cpu_ms = self.reports.cpu_ms;
+                self.life.snapshot = Some(Snapshot {
+                    generation,
+                    cpu_ms: self.reports.cpu_ms,
+                    of_the_end: matches!(self.stage, Stage::Exited(_)),
+                });
+                self.life.end_due = false;
                 // From here on, not from when it is whole: what a crash costs is counted from this instant.
                 self.next_checkpoint(plan);
+                self.arm_at_stake(plan);
             }
             (Op::CommitSnapshot(generation), _) => self.committed(plan, generation),
             (Op::RemoveSnapshot(generation), _) => {
@@ -302,53 +310,58 @@ impl Machine {
     }
 
     fn provisioned(&mut self, base: Base, running: bool) {
-        self.base = base;
-        self.examine = if base == Base::Baseline { Examine::No } else { Examine::Restored };
+        let examine = if base == Base::Baseline { Examine::No } else { Examine::Restored };
+        self.timers.end_life();
+        self.life = Life { examine, ..Life::default() };
         self.stage = if running { Stage::Booted } else { Stage::Provisioned };
-        self.set_paused(false);
-        self.launches = 0;
-        self.exit_seen = None;
-        self.launch_doubt = false;
     }
 
     /// The program has been launched, or is found to have been.
     pub(crate) fn launched(&mut self, plan: &Plan) {
-        self.launch_doubt = false;
-        self.launches = 0;
-        self.examine = Examine::No;
+        self.life.launch_doubt = false;
+        self.life.launches = 0;
+        self.life.examine = Examine::No;
         self.restore_losses = 0;
         self.stage = Stage::Running;
-        self.running_since = (!self.paused).then_some(self.now);
+        self.life.running_since = (!self.life.paused).then_some(self.now);
         self.timers.arm_in(Timer::Watch, self.now, plan.policy.watch);
         self.arm_checkpoint(plan);
         self.arm_run_limit(plan);
-        if let Some(status) = self.exit_seen.take() {
-            self.exited(status);
+        self.arm_at_stake(plan);
+        if let Some(status) = self.life.exit_seen.take() {
+            self.exited(plan, status);
         }
     }
 
     /// The program has ended.
-    pub(crate) fn exited(&mut self, status: ExitStatus) {
-        self.stop_run_timers();
+    pub(crate) fn exited(&mut self, plan: &Plan, status: ExitStatus) {
         self.record.exit = Some(status);
+        self.begin_collecting(plan);
+    }
+
+    /// From here on outputs are collected, of a program that has ended or has run for as long as it may. If much would be
+    /// computed again after a loss, that is saved first: copying may take long, and fail.
+    fn begin_collecting(&mut self, plan: &Plan) {
+        self.life.end_due = plan.takes_checkpoints() && self.timers.has_passed(Timer::AtStake, self.now);
+        self.stop_run_timers();
         self.changed();
-        self.running_since = None;
+        self.life.running_since = None;
         self.stage = Stage::Exited(0);
     }
 
     pub(crate) fn stop_run_timers(&mut self) {
-        for timer in [Timer::Checkpoint, Timer::Watch, Timer::RunLimit] {
+        for timer in [Timer::Checkpoint, Timer::Watch, Timer::RunLimit, Timer::AtStake] {
             self.timers.disarm(timer);
         }
-        self.checkpoint_due = false;
-        self.watch_due = false;
+        self.life.checkpoint_due = false;
+        self.life.watch_due = false;
     }
 
     pub(crate) fn set_paused(&mut self, paused: bool) {
         self.account();
-        self.paused = paused;
+        self.life.paused = paused;
         let runs = self.stage == Stage::Running && !paused;
-        self.running_since = runs.then_some(self.now);
+        self.life.running_since = runs.then_some(self.now);
         if paused {
             self.timers.hold(self.now);
         } else {
@@ -369,10 +382,16 @@ impl Machine {
         }
     }
 
+    /// From now on so much may be computed before losing it is worth a checkpoint.
+    fn arm_at_stake(&mut self, plan: &Plan) {
+        self.timers.arm_in(Timer::AtStake, self.now, plan.policy.at_stake);
+    }
+
     /// A checkpoint is whole. It counts now; the oldest may go, once the journal says so.
     fn committed(&mut self, plan: &Plan, generation: Generation) {
-        self.snapshot = None;
-        self.count_checkpoint(generation, self.snapshot_cpu_ms);
+        let begun = self.life.snapshot.take();
+        self.count_checkpoint(generation, begun.map_or(0, |begun| begun.cpu_ms));
+        self.life.end_saved = begun.is_some_and(|begun| begun.of_the_end);
         let keep = plan.checkpoints.map_or(1, |c| usize::from(c.keep));
         while self.record.generations.len() > keep {
             let Some(oldest) = self.record.generations.oldest() else { break };
@@ -397,17 +416,19 @@ impl Machine {
 
     /// The next checkpoint is due a full interval after this one was begun or given up.
     fn next_checkpoint(&mut self, plan: &Plan) {
-        self.checkpoint_due = false;
+        self.life.checkpoint_due = false;
         if self.stage == Stage::Running {
             self.arm_checkpoint(plan);
         }
     }
 
     fn powered_off(&mut self) {
-        self.stage = match self.stage {
-            Stage::TearingDown { .. } => Stage::TearingDown { off: true },
-            _ => Stage::Unprobed,
-        };
+        match self.stage {
+            // What remains to be done relies on a record that will not become durable.
+            Stage::TearingDown { .. } if self.journal_lost => self.finish(Some(Leftover::StillRegistered)),
+            Stage::TearingDown { .. } => self.stage = Stage::TearingDown { off: true },
+            _ => self.stage = Stage::Unprobed,
+        }
     }
 
     fn sliced_op_over(&mut self) {
@@ -422,12 +443,12 @@ impl Machine {
             self.unresolved = Some((id, op));
         }
         if self.lost.is_some() {
-            // No wonder.
+            // That the guest is lost explains it, and is dealt with next.
             return;
         }
         if op == Op::Launch && matches!(fault.kind, FaultKind::Unknown | FaultKind::AlreadyExists) {
-            self.launch_doubt = true;
-            if self.launches < plan.policy.attempts[OpKind::Launch.index()] {
+            self.life.launch_doubt = true;
+            if self.life.launches < plan.policy.attempts[OpKind::Launch.index()] {
                 self.notice(Notice::Retrying { op, fault });
                 return;
             }
@@ -457,16 +478,16 @@ impl Machine {
         }
     }
 
-    fn fenced(&mut self, plan: &Plan, id: CommandId, survived: bool) -> Result<Accepted, Denied> {
+    fn fenced(&mut self, plan: &Plan, id: CommandId, survived: bool) -> Accepted {
         let Some(fence) = self.fence.take_if(|f| f.id == id && f.sent) else {
-            return ignored(Ignored::NotFencing);
+            return Accepted::Ignored(Ignored::NotFencing);
         };
         self.timers.disarm(Timer::Fence);
         self.unresolved = None;
         self.tries = Tries::default();
         let failing = self.failing.take();
-        if let Some(generation) = self.snapshot {
-            self.snapshot_failed(plan, generation, Fault::new(FaultKind::Unknown));
+        if let Some(snapshot) = self.life.snapshot {
+            self.snapshot_failed(plan, snapshot.generation, Fault::new(FaultKind::Unknown));
         }
         if fence.op.kind() == OpKind::Provision && survived && matches!(self.stage, Stage::Off { .. }) {
             // It may have come as far as a warm baseline that runs.
@@ -474,7 +495,7 @@ impl Machine {
         }
         let live = self.stage.is_live() || self.stage == Stage::Provisioned;
         if live && survived {
-            self.doubt = true;
+            self.life.doubt = true;
         } else if live {
             self.lost.get_or_insert(Loss::Unresponsive);
         }
@@ -483,12 +504,12 @@ impl Machine {
             Some((op, fault)) => self.give_up(plan, op, fault),
             None => {}
         }
-        APPLIED
+        Applied
     }
 
     /// A snapshot that was begun is over without having been committed.
     pub(crate) fn drop_snapshot(&mut self) {
-        self.snapshot = None;
+        self.life.snapshot = None;
         if let Some(generation) = self.record.pending.take() {
             self.junk.insert(generation);
             self.changed();
@@ -525,10 +546,10 @@ impl Machine {
             }
             Op::Unregister(_) => self.finish(Some(Leftover::StillRegistered)),
             Op::CopyOut(ix) if fault.kind != FaultKind::Unknown => {
-                self.missing.get_or_insert((op, fault));
+                self.missed(op, fault);
                 self.stage = Stage::Exited(ix.0 + 1);
             }
-            _ if self.checkpoint_is_to_blame(op, fault.kind) => self.blame_checkpoint(plan, fault.kind),
+            _ if self.is_restoring(op) => self.not_restored(plan, op, fault),
             _ if fault.kind == FaultKind::Unknown && !matches!(self.stage, Stage::Unprobed) => {
                 self.lost.get_or_insert(Loss::Unresponsive);
             }
@@ -539,14 +560,25 @@ impl Machine {
         }
     }
 
+    /// An output is not collected. One that the program has not written will not come; any other may, another time.
+    fn missed(&mut self, op: Op, fault: Fault) {
+        let keeps = self.life.missing.is_some_and(|(_, first)| first.kind != FaultKind::NotFound);
+        if !keeps {
+            let first = self.life.missing.filter(|_| fault.kind == FaultKind::NotFound);
+            self.life.missing = first.or(Some((op, fault)));
+        }
+    }
+
     fn snapshot_failed(&mut self, plan: &Plan, generation: Generation, fault: Fault) {
         self.drop_snapshot();
         // The time that it took is not the next one's.
         self.sliced_op_over();
         self.notice(Notice::CheckpointSkipped { generation, fault });
         self.next_checkpoint(plan);
-        // When quitting there is no second try: the earlier checkpoint has to do.
-        self.saved |= self.record.intent == Intent::Quit;
+        self.life.end_due = false;
+        // When quitting there is no second try: the earlier checkpoint has to do, or the outputs of a program that has
+        // ended.
+        self.saved |= self.record.intent == Intent::Quit && self.stage == Stage::Running;
         let unharmed = matches!(
             fault.kind,
             // An unknown outcome has been fenced by now, and the fence said what became of the guest.
@@ -559,15 +591,15 @@ impl Machine {
 
     // ---- events ----
 
-    fn observed(&mut self, plan: &Plan, boot: Boot, event: Event) -> Result<Accepted, Denied> {
+    fn observed(&mut self, plan: &Plan, boot: Boot, event: Event) -> Accepted {
         if boot != self.boot() {
-            return ignored(Ignored::OtherBoot);
+            return Accepted::Ignored(Ignored::OtherBoot);
         }
         let powering_on = self.flight.is_some_and(|f| f.op == Op::PowerOn);
         match event {
-            Event::ProgramExited(status) if self.stage == Stage::Running => self.exited(status),
-            Event::ProgramExited(status) if self.may_have_launched(plan) && self.exit_seen.is_none() => {
-                self.exit_seen = Some(status);
+            Event::ProgramExited(status) if self.stage == Stage::Running => self.exited(plan, status),
+            Event::ProgramExited(status) if self.may_have_launched(plan) && self.life.exit_seen.is_none() => {
+                self.life.exit_seen = Some(status);
             }
             Event::GuestStopped | Event::GuestRebooted
                 if self.lost.is_none() && (self.stage.is_live() || powering_on) =>
@@ -575,27 +607,72 @@ impl Machine {
                 self.lost = Some(if event == Event::GuestStopped { Loss::Stopped } else { Loss::Rebooted });
             }
             Event::Progress { permille, cpu_ms } if self.stage == Stage::Running => {
-                self.reports.permille = permille.min(1000);
+                self.reports.permille = permille.map(|permille| permille.min(1000));
                 self.reports.cpu_ms = cpu_ms;
                 self.reports.progressed = true;
                 self.timers.arm_in(Timer::Watch, self.now, plan.policy.watch);
             }
-            _ => return ignored(Ignored::NotNow),
+            _ => return Accepted::Ignored(Ignored::NotNow),
         }
-        APPLIED
+        Applied
     }
 
     /// Whether a launch is in flight, or its outcome unknown.
     fn may_have_launched(&self, plan: &Plan) -> bool {
-        self.stage == Stage::Copying(plan.files_in) && self.launches > 0
+        self.stage == Stage::Copying(plan.files_in) && self.life.launches > 0
     }
 
-    fn now_durable(&mut self, seq: JournalSeq) -> Result<Accepted, Denied> {
+    // ---- the journal ----
+
+    /// A record has been handed out, and none was waited for before.
+    pub(crate) fn arm_journal(&mut self, plan: &Plan) {
+        // Before the first command there is nothing to lose by giving up early.
+        let part = if self.commands == 0 { Policy::JOURNAL_AT_THE_START } else { 1 };
+        let patience = Span::from_millis((plan.policy.journal.as_millis() / part).max(1));
+        self.timers.arm_in(Timer::Journal, self.now, patience);
+    }
+
+    fn now_durable(&mut self, plan: &Plan, seq: JournalSeq) -> Accepted {
         if !self.awaits_persisted(seq) {
-            return ignored(Ignored::NotAwaited);
+            return Accepted::Ignored(Ignored::NotAwaited);
         }
         self.persisted = seq;
-        APPLIED
+        if self.persisted == self.emitted || self.journal_lost {
+            self.timers.disarm(Timer::Journal);
+        } else {
+            self.arm_journal(plan);
+        }
+        Applied
+    }
+
+    fn told_of_lost_journal(&mut self, plan: &Plan) -> Accepted {
+        if self.persisted == self.emitted || self.journal_lost {
+            return Accepted::Ignored(Ignored::NotAwaited);
+        }
+        self.timers.disarm(Timer::Journal);
+        self.lose_journal(plan);
+        Applied
+    }
+
+    /// Records do not become durable. What is done from here on would be forgotten, so the VM is taken down, which no
+    /// record is needed for, and the task ends; the next manager goes on from the last durable record.
+    fn lose_journal(&mut self, plan: &Plan) {
+        self.journal_lost = true;
+        // An unregistering VM had its end on record, durably: that end stands.
+        let ends = self.stage == Stage::Ended || self.flight.is_some_and(|f| f.op.kind() == OpKind::Unregister);
+        if ends {
+            return;
+        }
+        self.notice(Notice::JournalLost);
+        let off = self.stage == Stage::TearingDown { off: true };
+        self.failing = None;
+        self.fence_flight(plan);
+        self.end_as(Outcome::Failed { cause: Cause::Journal });
+        if self.commands == 0 {
+            self.finish(None);
+        } else if off {
+            self.finish(Some(Leftover::StillRegistered));
+        }
     }
 
     // ---- timers ----
@@ -612,11 +689,13 @@ impl Machine {
             Timer::Quit => self.budget_spent(plan),
             Timer::Overall => self.slices_took_too_long(plan),
             Timer::RunLimit => self.ran_its_time(plan),
-            Timer::Checkpoint => self.checkpoint_due = true,
+            Timer::Checkpoint => self.life.checkpoint_due = true,
             Timer::Watch => {
-                self.watch_due = true;
+                self.life.watch_due = true;
                 self.timers.arm_in(Timer::Watch, self.now, plan.policy.watch);
             }
+            Timer::Journal => self.lose_journal(plan),
+            Timer::AtStake => {}
         }
     }
 
@@ -643,7 +722,11 @@ impl Machine {
     fn ran_its_time(&mut self, plan: &Plan) {
         self.account();
         match plan.run_limit_ms {
-            Some(limit) if self.record.elapsed_ms >= limit => self.over_limit = true,
+            Some(limit) if self.record.elapsed_ms >= limit => {
+                // The program runs on, but for this task it is over: what it has written by now is its result.
+                self.life.over_limit = true;
+                self.begin_collecting(plan);
+            }
             // The limit was longer than a timer can be.
             _ => self.arm_run_limit(plan),
         }
@@ -654,22 +737,24 @@ impl Machine {
     /// Decides how the task ends; from here on there is only clearing up.
     pub(crate) fn end(&mut self, outcome: Outcome) {
         // Whatever else went wrong meanwhile: an abort discards.
-        let outcome = if self.record.intent == Intent::Abort { Outcome::Aborted } else { outcome };
-        self.stop_run_timers();
+        self.end_as(if self.record.intent == Intent::Abort { Outcome::Aborted } else { outcome });
+    }
+
+    fn end_as(&mut self, outcome: Outcome) {
+        self.account();
+        self.timers.end_life();
+        self.life = Life::default();
         self.sliced_op_over();
         self.timers.disarm(Timer::Quit);
         self.record.ending = Some(outcome);
         self.lost = None;
-        self.doubt = false;
-        self.snapshot = None;
         self.changed();
-        self.running_since = None;
         self.stage = Stage::TearingDown { off: false };
     }
 
     /// Nothing more will be done.
     pub(crate) fn finish(&mut self, leftover: Option<Leftover>) {
-        for timer in Timer::ALL {
+        for timer in Timer::ALL.into_iter().filter(|&timer| timer != Timer::Journal) {
             self.timers.disarm(timer);
         }
         self.flight = None;

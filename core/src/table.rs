@@ -9,99 +9,14 @@ use core::fmt;
 use crate::error::{Accepted, Denied};
 use crate::input::{Event, FaultKind, Input, Reply, Request};
 use crate::machine::Machine;
-use crate::phase::{Intent, Phase};
-
-/// [`Phase`] without its arguments.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs, reason = "each is the Phase of the same name")]
-pub enum PhaseKind {
-    Created,
-    Probing,
-    Registering,
-    Provisioning,
-    PoweringOn,
-    AwaitingTools,
-    LoggingIn,
-    Examining,
-    MakingWorkdir,
-    CopyingIn,
-    Launching,
-    Running,
-    Pausing,
-    Paused,
-    Unpausing,
-    BeginningSnapshot,
-    Committing,
-    Pruning,
-    CopyingOut,
-    PoweringOff,
-    Unregistering,
-    Fencing,
-    Ended,
-}
+use crate::phase::Intent;
+pub use crate::phase::PhaseKind;
+use crate::policy::Plan;
+use crate::time::Instant;
 
 use PhaseKind as K;
 
-impl PhaseKind {
-    /// All of them, in the order of a task's life.
-    pub const ALL: [Self; 23] = [
-        K::Created,
-        K::Probing,
-        K::Registering,
-        K::Provisioning,
-        K::PoweringOn,
-        K::AwaitingTools,
-        K::LoggingIn,
-        K::Examining,
-        K::MakingWorkdir,
-        K::CopyingIn,
-        K::Launching,
-        K::Running,
-        K::Pausing,
-        K::Paused,
-        K::Unpausing,
-        K::BeginningSnapshot,
-        K::Committing,
-        K::Pruning,
-        K::CopyingOut,
-        K::PoweringOff,
-        K::Unregistering,
-        K::Fencing,
-        K::Ended,
-    ];
-}
-
-impl From<Phase> for PhaseKind {
-    fn from(phase: Phase) -> Self {
-        match phase {
-            Phase::Created => K::Created,
-            Phase::Probing => K::Probing,
-            Phase::Registering => K::Registering,
-            Phase::Provisioning(_) => K::Provisioning,
-            Phase::PoweringOn => K::PoweringOn,
-            Phase::AwaitingTools => K::AwaitingTools,
-            Phase::LoggingIn => K::LoggingIn,
-            Phase::Examining => K::Examining,
-            Phase::MakingWorkdir => K::MakingWorkdir,
-            Phase::CopyingIn(_) => K::CopyingIn,
-            Phase::Launching => K::Launching,
-            Phase::Running => K::Running,
-            Phase::Pausing => K::Pausing,
-            Phase::Paused { .. } => K::Paused,
-            Phase::Unpausing => K::Unpausing,
-            Phase::BeginningSnapshot(_) => K::BeginningSnapshot,
-            Phase::Committing(_) => K::Committing,
-            Phase::Pruning(_) => K::Pruning,
-            Phase::CopyingOut(_) => K::CopyingOut,
-            Phase::PoweringOff => K::PoweringOff,
-            Phase::Unregistering => K::Unregistering,
-            Phase::Fencing => K::Fencing,
-            Phase::Ended => K::Ended,
-        }
-    }
-}
-
-/// An input as the table sees it.
+/// A request or an input as the table sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Trigger {
     /// [`Request::Start`].
@@ -142,11 +57,13 @@ pub enum Trigger {
     Persisted,
     /// A record that was durable already, or was never emitted.
     StalePersisted,
+    /// [`Input::JournalLost`].
+    JournalLost,
 }
 
 impl Trigger {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Start,
         Self::Suspend,
         Self::Resume,
@@ -177,18 +94,31 @@ impl Trigger {
         Self::StaleEvent,
         Self::Persisted,
         Self::StalePersisted,
+        Self::JournalLost,
     ];
 
-    /// What `input` is to `machine`, before it is handled.
+    /// What `stimulus` is to `machine`, before it is handled.
     #[must_use]
-    pub fn of(machine: &Machine, input: &Input) -> Self {
-        match *input {
-            Input::Request(Request::Start) => Self::Start,
-            Input::Request(Request::Suspend) => Self::Suspend,
-            Input::Request(Request::Resume) => Self::Resume,
-            Input::Request(Request::Checkpoint) => Self::Checkpoint,
-            Input::Request(Request::Quit { .. }) => Self::Quit,
-            Input::Request(Request::Abort) => Self::Abort,
+    pub fn of(machine: &Machine, stimulus: &Stimulus) -> Self {
+        match *stimulus {
+            Stimulus::Request(request) => Self::asked(request),
+            Stimulus::Input(input) => Self::told(machine, input),
+        }
+    }
+
+    const fn asked(request: Request) -> Self {
+        match request {
+            Request::Start => Self::Start,
+            Request::Suspend => Self::Suspend,
+            Request::Resume => Self::Resume,
+            Request::Checkpoint => Self::Checkpoint,
+            Request::Quit { .. } => Self::Quit,
+            Request::Abort => Self::Abort,
+        }
+    }
+
+    fn told(machine: &Machine, input: Input) -> Self {
+        match input {
             Input::Completed { id, .. } if machine.in_flight().is_none_or(|(flying, _)| flying != id) => {
                 Self::StaleAnswer
             }
@@ -204,7 +134,42 @@ impl Trigger {
             Input::Observed { event: Event::Progress { .. }, .. } => Self::Progress,
             Input::Persisted(seq) if machine.awaits_persisted(seq) => Self::Persisted,
             Input::Persisted(_) => Self::StalePersisted,
+            Input::JournalLost => Self::JournalLost,
         }
+    }
+}
+
+/// Anything that a machine can be told: for whoever records, replays or explores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stimulus {
+    /// By [`Machine::handle_request`].
+    Request(Request),
+    /// By [`Machine::handle_input`].
+    Input(Input),
+}
+
+impl Stimulus {
+    /// Tells `machine`.
+    ///
+    /// # Errors
+    /// If it is a request that is denied.
+    pub fn tell(self, machine: &mut Machine, plan: &Plan, now: Instant) -> Result<Accepted, Denied> {
+        match self {
+            Self::Request(request) => machine.handle_request(plan, now, request),
+            Self::Input(input) => Ok(machine.handle_input(plan, now, input)),
+        }
+    }
+}
+
+impl From<Request> for Stimulus {
+    fn from(request: Request) -> Self {
+        Self::Request(request)
+    }
+}
+
+impl From<Input> for Stimulus {
+    fn from(input: Input) -> Self {
+        Self::Input(input)
     }
 }
 
@@ -280,6 +245,9 @@ pub fn expected(phase: PhaseKind, intent: Intent, trigger: Trigger) -> Expected 
         Trigger::Checkpoint => to_checkpoint(phase, intent),
         Trigger::Quit => to_quit(phase, intent),
         Trigger::Abort if phase == K::Ended || intent == Intent::Abort => IGNORED,
+        Trigger::Abort if matches!(phase, K::PoweringOff | K::Unregistering | K::Fencing) => {
+            Expected::OneOf(&[Verdict::Applied, Verdict::Ignored], "ignored once the journal is given up")
+        }
         Trigger::Abort => APPLIED,
         Trigger::Done | Trigger::Pending | Trigger::Failed(_) => match phase {
             K::Created | K::Paused | K::Fencing | K::Ended => Expected::Impossible("no command is in flight"),
@@ -295,6 +263,10 @@ pub fn expected(phase: PhaseKind, intent: Intent, trigger: Trigger) -> Expected 
         Trigger::ProgramExited => of_the_program(phase, true),
         Trigger::Progress => of_the_program(phase, false),
         Trigger::GuestStopped | Trigger::GuestRebooted => of_the_guest(phase),
+        Trigger::JournalLost if phase == K::Created => IGNORED,
+        Trigger::JournalLost => {
+            Expected::OneOf(&[Verdict::Applied, Verdict::Ignored], "ignored if no record is waited for")
+        }
         Trigger::StaleAnswer | Trigger::StaleFence | Trigger::StaleEvent | Trigger::StalePersisted => IGNORED,
     }
 }
@@ -435,6 +407,8 @@ pub fn successors(phase: PhaseKind) -> &'static [PhaseKind] {
             K::Paused,
             K::PoweringOff,
             K::Fencing,
+            // The journal was lost before anything was done.
+            K::Ended,
         ],
         K::Registering => &[K::Provisioning, K::PoweringOff, K::Paused, K::Fencing],
         K::Provisioning => &[K::PoweringOn, K::AwaitingTools, K::Pausing, K::Paused, K::PoweringOff, K::Fencing],
@@ -535,7 +509,8 @@ pub fn successors(phase: PhaseKind) -> &'static [PhaseKind] {
         ],
         K::Pruning => &[K::Running, K::BeginningSnapshot, K::Pausing, K::CopyingOut, K::PoweringOff, K::Fencing],
         K::CopyingOut => &[K::Pausing, K::PoweringOff, K::Fencing],
-        K::PoweringOff => &[K::Probing, K::Unregistering, K::Fencing],
+        // To its end at once if the journal is lost.
+        K::PoweringOff => &[K::Probing, K::Unregistering, K::Fencing, K::Ended],
         K::Unregistering => &[K::Ended, K::Fencing],
         K::Fencing => &[
             K::Probing,

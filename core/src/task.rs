@@ -2,16 +2,16 @@
 
 use crate::error::{Accepted, Denied, RestoreError};
 use crate::id::Generation;
-use crate::input::Input;
+use crate::input::{Input, Request};
 use crate::journal::Record;
-use crate::machine::Machine;
+use crate::machine::{Machine, WaitsFor};
 use crate::output::{Leftover, Outcome, Output};
 use crate::phase::{Intent, Phase};
 use crate::policy::Plan;
 use crate::time::Instant;
 
 /// A [`Machine`] with its [`Plan`]: the same methods, without the plan in each call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Task {
     plan: Plan,
     machine: Machine,
@@ -21,8 +21,7 @@ impl Task {
     /// See [`Machine::new`].
     #[must_use]
     pub fn new(plan: Plan, epoch: u64) -> Self {
-        let machine = Machine::new(&plan, epoch);
-        Self { plan, machine }
+        Self { plan, machine: Machine::new(epoch) }
     }
 
     /// See [`Machine::restore`].
@@ -34,11 +33,16 @@ impl Task {
         Ok(Self { plan, machine })
     }
 
-    /// See [`Machine::handle_input`].
+    /// See [`Machine::handle_request`].
     ///
     /// # Errors
-    /// Only a request can be denied.
-    pub fn handle_input(&mut self, now: Instant, input: Input) -> Result<Accepted, Denied> {
+    /// If it cannot be met now; the task goes on as before.
+    pub fn handle_request(&mut self, now: Instant, request: Request) -> Result<Accepted, Denied> {
+        self.machine.handle_request(&self.plan, now, request)
+    }
+
+    /// See [`Machine::handle_input`].
+    pub fn handle_input(&mut self, now: Instant, input: Input) -> Accepted {
         self.machine.handle_input(&self.plan, now, input)
     }
 
@@ -57,6 +61,12 @@ impl Task {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.machine.poll_timeout()
+    }
+
+    /// See [`Machine::waits_for`].
+    #[must_use]
+    pub fn waits_for(&self) -> WaitsFor {
+        self.machine.waits_for()
     }
 
     /// See [`Machine::phase`].

@@ -21,11 +21,16 @@ pub(crate) enum Timer {
     Checkpoint,
     /// The program has shown no sign of life for long.
     Watch,
+    /// A record must have become durable.
+    Journal,
+    /// Not a timer that fires but a mark in the guest's time: what was computed until now is worth a checkpoint.
+    AtStake,
 }
 
 impl Timer {
-    const COUNT: usize = 8;
-    pub(crate) const ALL: [Self; Self::COUNT] = [
+    const COUNT: usize = 10;
+    /// Those that fire.
+    pub(crate) const ALL: [Self; Self::COUNT - 1] = [
         Self::Deadline,
         Self::Fence,
         Self::Retry,
@@ -34,15 +39,18 @@ impl Timer {
         Self::RunLimit,
         Self::Checkpoint,
         Self::Watch,
+        Self::Journal,
     ];
     /// Those that measure what the guest does: they stand still while it is held.
-    const GUEST: [Self; 4] = [Self::Overall, Self::RunLimit, Self::Checkpoint, Self::Watch];
+    const GUEST: [Self; 5] = [Self::Overall, Self::RunLimit, Self::Checkpoint, Self::Watch, Self::AtStake];
+    /// Those that mean nothing once the guest's life is over.
+    const LIFE: [Self; 6] = [Self::Overall, Self::RunLimit, Self::Checkpoint, Self::Watch, Self::AtStake, Self::Retry];
 }
 
 /// When each timer fires.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Timers {
-    /// [`NEVER`](Self::NEVER) if not armed. Plain numbers keep the search for the next one short.
+    /// [`UNARMED`](Self::UNARMED) if not armed. Plain numbers keep the search for the next one short.
     at: [u64; Timer::COUNT],
     /// Since when the guest's timers stand still.
     held_since: Option<Instant>,
@@ -73,6 +81,20 @@ impl Timers {
     /// Whether `at` comes before `timer` would fire; any time does if it is not armed.
     pub(crate) fn is_before(&self, at: Instant, timer: Timer) -> bool {
         !self.is_armed(timer) || at.as_millis() < self.at[timer as usize] - 1
+    }
+
+    /// Whether the guest's time has come to this mark; it does not go on while the guest is held.
+    pub(crate) fn has_passed(&self, mark: Timer, now: Instant) -> bool {
+        let at = self.at[mark as usize];
+        at != Self::UNARMED && at - 1 <= self.held_since.unwrap_or(now).as_millis()
+    }
+
+    /// The guest is gone, and what was timed of it.
+    pub(crate) fn end_life(&mut self) {
+        for timer in Timer::LIFE {
+            self.disarm(timer);
+        }
+        self.held_since = None;
     }
 
     /// The next to fire. Timers that stand still do not.
@@ -107,26 +129,27 @@ impl Timers {
         if let Some(since) = self.held_since.take() {
             let by = now.since(since);
             for timer in Timer::GUEST {
-                self.delay(timer, by);
+                self.delay(timer as usize, by);
             }
         }
     }
 
     /// Every timer fires later by `by`.
     pub(crate) fn shift(&mut self, by: Span) {
-        for timer in Timer::ALL {
-            self.delay(timer, by);
+        for index in 0..Timer::COUNT {
+            self.delay(index, by);
         }
         self.held_since = self.held_since.map(|since| since + by);
     }
 
     /// The same timers as seen at `now`, with nothing in them that depends on when that is.
+    #[cfg(feature = "explore")]
     pub(crate) fn relative_to(mut self, now: Instant) -> Self {
         // A timer of the guest that stands still is as far off as it was when it began to.
         let held = self.held_since.take();
-        for timer in Timer::ALL {
-            let still = held.filter(|_| Timer::GUEST.contains(&timer)).unwrap_or(now);
-            let at = &mut self.at[timer as usize];
+        for (index, at) in self.at.iter_mut().enumerate() {
+            let guests = Timer::GUEST.iter().any(|&timer| timer as usize == index);
+            let still = held.filter(|_| guests).unwrap_or(now);
             if *at != Self::UNARMED {
                 *at = at.saturating_sub(still.as_millis()).max(1);
             }
@@ -139,8 +162,8 @@ impl Timers {
         self.held_since.is_some() && Timer::GUEST.contains(&timer)
     }
 
-    fn delay(&mut self, timer: Timer, by: Span) {
-        let at = &mut self.at[timer as usize];
+    fn delay(&mut self, index: usize, by: Span) {
+        let at = &mut self.at[index];
         if *at != Self::UNARMED {
             *at = at.saturating_add(u64::from(by.as_millis()));
         }

@@ -39,33 +39,46 @@ fn plan(guest_login: bool, no_files: bool) -> Plan {
         spec.files_in.clear();
         spec.files_out.clear();
     }
-    Plan::new(&spec, Policy::default(), capabilities).unwrap()
+    Plan::new(&spec.check().unwrap(), Policy::default(), capabilities).unwrap()
 }
 
+/// So many walks at least; as many again, up to ten times, while there are steps or cells that no walk has met.
 const WALKS: u64 = 100_000;
 
 #[test]
 fn every_verdict_of_a_random_walk_is_the_tables_and_every_step_is_in_the_diagram() {
     let mut seen = Seen::default();
-    for seed in 0..WALKS {
-        let plan = plan(seed % 3 == 0, seed % 5 == 0);
-        let mut walk = Walk::new(SplitMix(seed), plan, &mut seen);
-        for _ in 0..600 {
-            if !walk.step() {
-                break;
+    for round in 0..10 {
+        for seed in round * WALKS..(round + 1) * WALKS {
+            let plan = plan(seed % 3 == 0, seed % 5 == 0);
+            let mut walk = Walk::new(SplitMix(seed), plan, &mut seen);
+            for _ in 0..600 {
+                if !walk.step() {
+                    break;
+                }
             }
+        }
+        if unseen(&seen).is_empty() && unmet(&seen).is_empty() {
+            break;
         }
     }
     let unexpected: Vec<_> = seen.steps.iter().filter(|((from, to), _)| !successors(*from).contains(to)).collect();
     assert!(unexpected.is_empty(), "steps that the diagram does not have: {unexpected:#?}");
-    let mut unseen = Vec::new();
-    for from in PhaseKind::ALL {
-        unseen.extend(successors(from).iter().map(|&to| (from, to)).filter(|step| !seen.steps.contains_key(step)));
-    }
+    let (unseen, unmet) = (unseen(&seen), unmet(&seen));
     assert!(unseen.is_empty(), "steps of the diagram that were not seen: {unseen:?}");
-    let met: BTreeSet<_> = seen.cells.iter().map(|&(phase, _, trigger, _)| (phase, trigger)).collect();
-    let unmet: Vec<_> = possible().filter(|cell| !met.contains(cell)).collect();
     assert!(unmet.is_empty(), "phases in which a trigger that is possible was not met: {unmet:?}");
+}
+
+/// Steps of the diagram that no walk has made.
+fn unseen(seen: &Seen) -> Vec<(PhaseKind, PhaseKind)> {
+    let steps = PhaseKind::ALL.into_iter().flat_map(|from| successors(from).iter().map(move |&to| (from, to)));
+    steps.filter(|step| !seen.steps.contains_key(step)).collect()
+}
+
+/// Cells of the table that are possible and no walk has met.
+fn unmet(seen: &Seen) -> Vec<(PhaseKind, Trigger)> {
+    let met: BTreeSet<_> = seen.cells.iter().map(|&(phase, _, trigger, _)| (phase, trigger)).collect();
+    possible().filter(|cell| !met.contains(cell)).collect()
 }
 
 /// Every phase and trigger that the table calls possible under some intent.

@@ -8,7 +8,7 @@
 //!    between any two things that happen --- Moment::Between --> a request? a crash? a power cut?
 //! ```
 
-use vmtask_core::{FaultKind, Input, Machine, Op, OpKind, Phase, Power, Request};
+use vmtask_core::{FaultKind, Machine, Op, OpKind, Phase, Power, Request, Stimulus};
 
 use crate::guest::Health;
 use crate::scenario::TICK;
@@ -469,8 +469,8 @@ pub trait Director {
     fn direct(&mut self, moment: &Moment, options: &[Act]) -> usize;
 
     /// The machine is about to be told something.
-    fn before(&mut self, machine: &Machine, input: &Input) {
-        let _ = (machine, input);
+    fn before(&mut self, machine: &Machine, stimulus: &Stimulus) {
+        let _ = (machine, stimulus);
     }
 
     /// Something happened.
@@ -499,8 +499,8 @@ impl<D: Director> Director for &mut D {
         (**self).direct(moment, options)
     }
 
-    fn before(&mut self, machine: &Machine, input: &Input) {
-        (**self).before(machine, input);
+    fn before(&mut self, machine: &Machine, stimulus: &Stimulus) {
+        (**self).before(machine, stimulus);
     }
 
     fn tell(&mut self, at: u64, what: &crate::trace::Told) {

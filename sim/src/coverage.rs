@@ -6,7 +6,7 @@
 use std::fmt;
 
 use vmtask_core::table::{Expected, PhaseKind, Trigger, expected};
-use vmtask_core::{Input, Intent, Machine, OpKind};
+use vmtask_core::{Intent, Machine, OpKind, Stimulus};
 
 use crate::act::{Act, Director, Moment, dishonest};
 use crate::trace::Told;
@@ -39,9 +39,9 @@ impl Default for Coverage {
 
 impl Coverage {
     /// Counts what `machine` is about to be told.
-    pub fn count(&mut self, machine: &Machine, input: &Input) {
+    pub fn count(&mut self, machine: &Machine, stimulus: &Stimulus) {
         let row = PhaseKind::from(machine.phase()) as usize;
-        self.cells[row][column(Trigger::of(machine, input))] += 1;
+        self.cells[row][column(Trigger::of(machine, stimulus))] += 1;
     }
 
     /// Adds what another search has met.
@@ -192,9 +192,9 @@ impl<D: Director> Director for Watching<'_, D> {
         self.inner.direct(moment, options)
     }
 
-    fn before(&mut self, machine: &Machine, input: &Input) {
-        self.coverage.count(machine, input);
-        self.inner.before(machine, input);
+    fn before(&mut self, machine: &Machine, stimulus: &Stimulus) {
+        self.coverage.count(machine, stimulus);
+        self.inner.before(machine, stimulus);
     }
 
     fn tell(&mut self, at: u64, what: &Told) {

@@ -7,8 +7,8 @@ mod violation;
 
 use vmtask_core::table::{self, Trigger};
 use vmtask_core::{
-    Accepted, Base, Command, Denied, Generation, Input, Instant, JournalSeq, Machine, Notice, Op, OpKind, Outcome,
-    Phase, Power, Report, Request,
+    Accepted, Base, Command, Denied, Generation, Instant, JournalSeq, Machine, Notice, Op, OpKind, Outcome, Phase,
+    Power, Report, Request, Stimulus,
 };
 
 use crate::guest::{output_of, right_state};
@@ -169,7 +169,7 @@ pub(crate) fn on_report(system: &mut System, report: &Report) -> Result<(), Viol
         Report::Notice(Notice::CheckpointSkipped { generation, .. }) => {
             system.spy.given_up.insert(generation);
         }
-        Report::Notice(Notice::CheckpointUnusable { generation }) => {
+        Report::Notice(Notice::CheckpointDropped { generation, .. }) => {
             system.spy.given_up.insert(generation);
             if system.world.restores(generation) && system.spy.faults < 2 {
                 return Err(Violation::GoodCheckpointDropped(generation));
@@ -186,18 +186,17 @@ pub(crate) fn on_verdict(
     before: &Machine,
     after: &Machine,
     now: Instant,
-    input: Input,
+    stimulus: Stimulus,
     verdict: Result<Accepted, Denied>,
 ) -> Result<(), Violation> {
     let (phase, intent) = (before.phase().into(), before.intent());
-    if !table::expected(phase, intent, Trigger::of(before, &input)).allows(verdict.into()) {
-        return Err(Violation::NotInTheTable(phase, intent, Trigger::of(before, &input)));
+    if !table::expected(phase, intent, Trigger::of(before, &stimulus)).allows(verdict.into()) {
+        return Err(Violation::NotInTheTable(phase, intent, Trigger::of(before, &stimulus)));
     }
-    match (verdict, input) {
+    match (verdict, stimulus) {
         (Ok(Accepted::Applied), _) => return Ok(()),
-        (Err(denied), Input::Request(Request::Abort)) => return Err(Violation::AbortDenied(denied)),
-        (Err(_), Input::Request(_)) | (Ok(Accepted::Ignored(_)), _) => {}
-        (Err(denied), _) => return Err(Violation::DeniedAMessage(denied)),
+        (Err(denied), Stimulus::Request(Request::Abort)) => return Err(Violation::AbortDenied(denied)),
+        (Err(_) | Ok(Accepted::Ignored(_)), _) => {}
     }
     // A clock that jumped is taken note of with whatever input comes first.
     let jumped = before.poll_timeout() != after.poll_timeout();

@@ -163,8 +163,8 @@ impl<D: Director> Director for Beside<'_, D> {
         self.inner.direct(moment, options)
     }
 
-    fn before(&mut self, machine: &vmtask_core::Machine, input: &vmtask_core::Input) {
-        self.inner.before(machine, input);
+    fn before(&mut self, machine: &vmtask_core::Machine, stimulus: &vmtask_core::Stimulus) {
+        self.inner.before(machine, stimulus);
     }
 
     fn tell(&mut self, at: u64, what: &Told) {

@@ -5,7 +5,7 @@
 
 use vmtask_core::{
     Capabilities, CheckpointSpec, FileIn, FileOut, Limits, OpKind, Pause, Plan, PlanError, Policy, ProgramSpec,
-    Snapshots, Span, TaskSpec,
+    Snapshots, Span, TaskDraft, TaskSpec,
 };
 
 /// One tick, in milliseconds.
@@ -106,11 +106,14 @@ impl Scenario {
     #[must_use]
     pub fn of(profile: Profile) -> Self {
         let keep = if profile == Profile::Warm { 1 } else { 2 };
-        let spec = small_spec(2, 1, keep);
-        // The small task fits every hypervisor; the tests of this crate make each of them.
+        // The small task is well-formed and fits every hypervisor; the tests of this crate make each of them.
+        let spec = match small_spec(2, 1, keep).check() {
+            Ok(spec) => spec,
+            Err(error) => unreachable!("the small task is well-formed: {error}"),
+        };
         let plan = match Plan::new(&spec, small_policy(), profile.capabilities()) {
             Ok(plan) => plan,
-            Err(error) => unreachable!("the small task is well-formed: {error}"),
+            Err(error) => unreachable!("the small task fits: {error}"),
         };
         Self {
             profile,
@@ -167,6 +170,8 @@ fn small_policy() -> Policy {
         jitter_percent: 0,
         clock_jump: ticks(60),
         watch: ticks(4),
+        journal: ticks(8),
+        at_stake: ticks(4),
         max_losses: 4,
         ..Policy::default()
     };
@@ -176,8 +181,8 @@ fn small_policy() -> Policy {
     policy
 }
 
-fn small_spec(files_in: usize, files_out: usize, keep: u8) -> TaskSpec {
-    TaskSpec {
+fn small_spec(files_in: usize, files_out: usize, keep: u8) -> TaskDraft {
+    TaskDraft {
         name: "simulated".into(),
         platform: "simulated".into(),
         program: ProgramSpec {

@@ -17,8 +17,8 @@ mod equal;
 mod will;
 
 use vmtask_core::{
-    Accepted, Boot, Command, CommandId, Event, Fault, Input, Instant, Machine, OpKind, Outcome, Output, Phase, Power,
-    Record, Reply,
+    Accepted, Boot, Command, CommandId, Event, Fault, Instant, Machine, OpKind, Outcome, Output, Phase, Power, Record,
+    Reply, Stimulus,
 };
 
 use crate::act::{Act, Breadth, Director, Mark, Moment, Options, command_options, phase_key};
@@ -187,7 +187,7 @@ impl System {
     #[must_use]
     pub fn new(scenario: &Scenario, budget: Budget) -> Self {
         Self {
-            machine: Machine::new(scenario.plan(), 1),
+            machine: Machine::new(1),
             world: World::new(),
             disk: Disk::default(),
             budget,
@@ -370,16 +370,17 @@ impl System {
         &mut self,
         scenario: &Scenario,
         director: &mut impl Director,
-        input: Input,
+        stimulus: impl Into<Stimulus>,
     ) -> Result<Option<Accepted>, Violation> {
+        let stimulus = stimulus.into();
         let now = self.machine_now();
         self.told = self.told.max(now);
-        director.before(&self.machine, &input);
+        director.before(&self.machine, &stimulus);
         let before = self.machine.clone();
-        let verdict = self.machine.handle_input(scenario.plan(), now, input);
-        director.tell(self.now, &Told::Input(input, verdict));
-        invariant::on_verdict(&before, &self.machine, now, input, verdict)?;
-        self.spy.heard(before.phase(), input, verdict)?;
+        let verdict = stimulus.tell(&mut self.machine, scenario.plan(), now);
+        director.tell(self.now, &Told::Input(stimulus, verdict));
+        invariant::on_verdict(&before, &self.machine, now, stimulus, verdict)?;
+        self.spy.heard(before.phase(), stimulus, verdict)?;
         Ok(verdict.ok())
     }
 

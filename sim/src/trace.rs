@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use vmtask_core::{Accepted, Command, Denied, Input, Output, Record};
+use vmtask_core::{Accepted, Command, Denied, Input, Output, Record, Stimulus};
 
 use crate::act::{Act, Director, Moment, Options};
 use crate::world::Answer;
@@ -12,8 +12,8 @@ use crate::world::Answer;
 pub enum Told {
     /// The machine handed something out.
     Output(Output),
-    /// The machine was told something, and what it made of it.
-    Input(Input, Result<Accepted, Denied>),
+    /// The machine was asked or told something, and what it made of it.
+    Input(Stimulus, Result<Accepted, Denied>),
     /// A command acted.
     Acted {
         /// Which.
@@ -43,13 +43,14 @@ impl fmt::Display for Told {
             Self::Input(input, verdict) => {
                 write!(f, "< ")?;
                 match input {
-                    Input::Request(request) => write!(f, "request {request}")?,
-                    Input::Completed { result: Ok(reply), .. } => write!(f, "answer {reply:?}")?,
-                    Input::Completed { result: Err(fault), .. } => write!(f, "answer: {fault}")?,
-                    Input::Fenced { survived: true, .. } => write!(f, "fenced, the VM survived")?,
-                    Input::Fenced { survived: false, .. } => write!(f, "fenced, the VM is off")?,
-                    Input::Observed { event, .. } => write!(f, "event {event:?}")?,
-                    Input::Persisted(seq) => write!(f, "record {seq} is durable")?,
+                    Stimulus::Request(request) => write!(f, "request {request}")?,
+                    Stimulus::Input(Input::Completed { result: Ok(reply), .. }) => write!(f, "answer {reply:?}")?,
+                    Stimulus::Input(Input::Completed { result: Err(fault), .. }) => write!(f, "answer: {fault}")?,
+                    Stimulus::Input(Input::Fenced { survived: true, .. }) => write!(f, "fenced, the VM survived")?,
+                    Stimulus::Input(Input::Fenced { survived: false, .. }) => write!(f, "fenced, the VM is off")?,
+                    Stimulus::Input(Input::Observed { event, .. }) => write!(f, "event {event:?}")?,
+                    Stimulus::Input(Input::Persisted(seq)) => write!(f, "record {seq} is durable")?,
+                    Stimulus::Input(Input::JournalLost) => write!(f, "the journal is lost")?,
                 }
                 match verdict {
                     Ok(Accepted::Applied) => Ok(()),

@@ -177,7 +177,13 @@ impl World {
             _ => Program::Unknown,
         };
         let snapshots = self.snapshots.iter().flatten().filter(|s| s.whole).map(|s| s.generation);
-        Found { registered: self.registered, power: self.power, program, snapshots: Generations::from_iter(snapshots), damaged: Generations::NONE }
+        Found {
+            registered: self.registered,
+            power: self.power,
+            program,
+            snapshots: Generations::from_iter(snapshots),
+            damaged: Generations::NONE,
+        }
     }
 
     fn provision(&mut self, scenario: &Scenario, base: Base, boot: Boot) -> Result<Reply, Fault> {
@@ -493,7 +499,7 @@ impl World {
         let permille = u16::try_from(done * 1000 / u64::from(scenario.steps.max(1))).unwrap_or(1000).min(1000);
         Some(match exited {
             true => Event::ProgramExited(EXIT),
-            false => Event::Progress { permille, cpu_ms: done * TICK },
+            false => Event::Progress { permille: Some(permille), cpu_ms: done * TICK },
         })
     }
 

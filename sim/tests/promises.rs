@@ -148,6 +148,6 @@ fn a_machine_that_is_told_nothing_is_a_hang_or_never_ends() {
     let scenario = Scenario::of(Profile::Qemu);
     let mut system = System::new(&scenario, Budget::default());
     system.step(&scenario, &mut ByNumber(Calm)).unwrap();
-    system.machine = vmtask_core::Machine::new(scenario.plan(), 9);
+    system.machine = vmtask_core::Machine::new(9);
     assert_eq!(system.step(&scenario, &mut ByNumber(Calm)), Err(Violation::Stuck));
 }

@@ -7,9 +7,9 @@
 //! ```
 //!
 //! The loop itself never blocks but to wait for the next letter, so a request has its verdict at once, whatever the
-//! hypervisor does. Nor does a disk that is full or hangs hold it: if a record cannot be made durable for
-//! [`Setup::with_journal_patience`], the VM is powered off and the run ends with an error; the task goes on from its
-//! last durable record once the disk is mended.
+//! hypervisor does. Nor does a disk that is full or hangs hold it: if a record cannot be made durable for as long as the
+//! policy allows, the machine has the VM powered off and the run ends; the task goes on from its last durable record once
+//! the disk is mended.
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 use vmtask_core::{
-    Command, Denied, Fault, FaultKind, Input, Instant, JournalSeq, Notice, Outcome, Output, Phase, Plan, PlanError,
-    Policy, Record, Report, Request, RestoreError, Span, Substitute, Task, TaskSpec,
+    Command, Denied, Fault, FaultKind, Input, Instant, JournalSeq, Notice, Outcome, Output, Plan, PlanError, Policy,
+    Record, Report, Request, RestoreError, Span, Substitute, Task, TaskSpec,
 };
 
 use crate::clock::{Busy, Clock, Inbox, Letter, Message, RealClock, Waker};
@@ -39,12 +39,11 @@ pub enum News<'a> {
     Report(Report),
     /// What the hypervisor said when something went wrong. What follows from it is in the reports.
     Trouble(&'a OpError),
-    /// A record could not be made durable, and why. It is tried again.
+    /// A record could not be made durable, and why. It is tried again; that it was tried for too long is a
+    /// [`Notice::JournalLost`].
     Journal {
         /// What happened.
         error: &'a str,
-        /// It has been tried for too long: the VM is being powered off.
-        gives_up: bool,
     },
 }
 
@@ -92,18 +91,6 @@ pub enum DriveError {
     /// No threads.
     #[error("cannot start a thread: {0}; end other programs or raise the limit")]
     Thread(std::io::Error),
-    /// Records could not be made durable for too long.
-    #[error("the task's journal could not be kept: {error}. {}", if *may_run {
-        "The virtual machine may still be running: see `vmtask vms`. Then run the task again to resume it"
-    } else {
-        "The virtual machine was powered off; mend that and run the task again"
-    })]
-    Journal {
-        /// What happened last.
-        error: String,
-        /// Whether the VM could not be powered off for sure.
-        may_run: bool,
-    },
 }
 
 /// Everything that a [`Driver`] is made of.
@@ -115,7 +102,6 @@ pub struct Setup<'a> {
     record: Option<Record>,
     epoch: Option<u64>,
     clock: Box<dyn Clock>,
-    journal_patience: Span,
 }
 
 impl<'a> Setup<'a> {
@@ -130,7 +116,6 @@ impl<'a> Setup<'a> {
             record: None,
             epoch: None,
             clock: Box::new(RealClock::new()),
-            journal_patience: Span::from_secs(60),
         }
     }
 
@@ -159,14 +144,6 @@ impl<'a> Setup<'a> {
     #[must_use]
     pub fn with_epoch(mut self, epoch: u64) -> Self {
         self.epoch = Some(epoch);
-        self
-    }
-
-    /// How long a record may take to become durable. Before the first command, when waiting saves nothing, it is a
-    /// twelfth of that.
-    #[must_use]
-    pub fn with_journal_patience(mut self, patience: Span) -> Self {
-        self.journal_patience = patience;
         self
     }
 
@@ -209,8 +186,8 @@ impl<'a> Setup<'a> {
             outbox,
             crew,
             writer,
-            journal: JournalWatch { patience: self.journal_patience, ..JournalWatch::default() },
-            clock_jump: self.policy.clock_jump,
+            submitted: None,
+            journal_error: None,
             issued: None,
             substitutes,
             errors: Vec::new(),
@@ -231,8 +208,10 @@ pub struct Driver {
     outbox: Sender<Letter>,
     crew: Crew,
     writer: Writer,
-    journal: JournalWatch,
-    clock_jump: Span,
+    /// The newest record that the journal was given.
+    submitted: Option<JournalSeq>,
+    /// What the journal said last, if nothing has become durable since.
+    journal_error: Option<String>,
     /// The newest command, and when it was handed out.
     issued: Option<(Command, Instant)>,
     substitutes: Vec<Substitute>,
@@ -241,23 +220,9 @@ pub struct Driver {
     counters: Counters,
 }
 
-/// Whether records become durable in time.
-#[derive(Default)]
-struct JournalWatch {
-    patience: Span,
-    /// The newest record that is not durable yet, and since when none has become durable.
-    outstanding: Option<(JournalSeq, Instant)>,
-    error: Option<String>,
-    hopeless: bool,
-    /// It took too long: until then the VM must be off.
-    gives_up: Option<Instant>,
-}
-
 impl Driver {
     /// The most notices that are kept for [`Ended::notices`]; the first ones.
     pub const MAX_NOTICES: usize = 256;
-    /// How long powering off may take once the journal is given up. The machine's own deadlines are shorter.
-    const LAST_GRACE: Span = Span::from_secs(180);
 
     /// For requests from other threads.
     #[must_use]
@@ -271,42 +236,31 @@ impl Driver {
         &self.substitutes
     }
 
-    /// Drives the task until it has ended, one way or the other, and its last record is durable.
+    /// Drives the task until it has ended, one way or the other, and its last record is durable or given up
+    /// ([`Cause::Journal`](vmtask_core::Cause::Journal)).
     ///
     /// # Errors
-    /// [`DriveError::Journal`] if the journal cannot be kept.
+    /// If it cannot be started.
     pub fn run(mut self, observer: &mut dyn Observer) -> Result<Ended, DriveError> {
         for &substitute in &self.substitutes {
             observer.observe(&News::Substitute(substitute));
         }
         if self.fresh {
-            let start = Input::Request(Request::Start);
-            let _ = self.task.handle_input(self.clock.now(), start).map_err(DriveError::Start)?;
+            let _ = self.task.handle_request(self.clock.now(), Request::Start).map_err(DriveError::Start)?;
         }
         loop {
             self.carry_outputs(observer);
             if let Some(outcome) = self.task.outcome() {
                 return Ok(self.finish(outcome));
             }
-            if let Some(error) = self.check_journal(observer) {
-                self.writer.close(false);
-                self.crew.dismiss();
-                return Err(error);
-            }
             self.wait(observer);
         }
     }
 
     fn wait(&mut self, observer: &mut dyn Observer) {
-        let until =
-            [self.task.poll_timeout(), self.journal.deadline(self.issued.is_none())].into_iter().flatten().min();
-        let busy = Busy { crew: self.crew.is_busy(), journal: self.journal.outstanding.is_some() };
-        let letter = self.clock.wait(&self.inbox, until, busy);
+        let busy = Busy { crew: self.crew.is_busy(), journal: self.writes() };
+        let letter = self.clock.wait(&self.inbox, self.task.poll_timeout(), busy);
         let now = self.clock.now();
-        if until.is_some_and(|until| now.since(until) > self.clock_jump) {
-            // The computer slept: nobody has been trying to write meanwhile.
-            self.journal.start_over(now);
-        }
         if let Some(letter) = letter {
             self.open(letter.0, now, observer);
         }
@@ -318,7 +272,7 @@ impl Driver {
     fn open(&mut self, message: Message, now: Instant, observer: &mut dyn Observer) {
         match message {
             Message::Request { request, verdict } => {
-                let result = self.task.handle_input(now, Input::Request(request));
+                let result = self.task.handle_request(now, request);
                 tracing::info!(%request, ?result, "request");
                 if let Some(verdict) = verdict {
                     // Who asked may have gone.
@@ -347,24 +301,26 @@ impl Driver {
             }
             Message::Observed { boot, event } => self.tell(now, Input::Observed { boot, event }),
             Message::Durable(seq) => {
-                self.journal.durable(seq, now);
+                self.journal_error = None;
                 self.tell(now, Input::Persisted(seq));
             }
             Message::JournalTrouble(error) => {
-                // There is nothing to wait for: what was removed on purpose does not come back.
-                self.journal.hopeless |= matches!(error, JournalError::Gone(_));
-                let error = error.to_string();
-                tracing::error!(%error, "journal");
-                observer.observe(&News::Journal { error: &error, gives_up: false });
-                self.journal.error = Some(error);
+                let text = error.to_string();
+                tracing::error!(error = text, "journal");
+                observer.observe(&News::Journal { error: &text });
+                self.journal_error = Some(text);
+                if matches!(error, JournalError::Gone(_)) {
+                    // There is nothing to wait for: what was removed on purpose does not come back.
+                    self.tell(now, Input::JournalLost);
+                }
             }
             Message::Wake => {}
         }
     }
 
     fn tell(&mut self, now: Instant, input: Input) {
-        let verdict = self.task.handle_input(now, input);
-        tracing::debug!(?input, ?verdict, phase = %self.task.phase(), "input");
+        let accepted = self.task.handle_input(now, input);
+        tracing::debug!(?input, ?accepted, phase = %self.task.phase(), "input");
     }
 
     fn carry_outputs(&mut self, observer: &mut dyn Observer) {
@@ -372,7 +328,7 @@ impl Driver {
             let now = self.clock.now();
             match output {
                 Output::Persist(record) => {
-                    self.journal.submitted(record.seq, now);
+                    self.submitted = Some(record.seq);
                     self.writer.submit(record);
                 }
                 Output::Command(command) => {
@@ -431,71 +387,30 @@ impl Driver {
         self.trouble(error, observer);
     }
 
-    /// Gives the journal up when it has not been kept for too long, and the whole run once the VM is off.
-    fn check_journal(&mut self, observer: &mut dyn Observer) -> Option<DriveError> {
-        let now = self.clock.now();
-        let untouched = self.issued.is_none();
-        self.journal.outstanding?;
-        let early = self.journal.deadline(untouched).is_some_and(|deadline| now < deadline) && !self.journal.hopeless;
-        if early && self.journal.gives_up.is_none() {
-            return None;
-        }
-        let hangs = || "the storage does not answer; make sure that it is there and healthy".to_owned();
-        let error = self.journal.error.clone().unwrap_or_else(hangs);
-        if self.journal.gives_up.is_none() {
-            tracing::error!(%error, "the journal is given up: powering off");
-            observer.observe(&News::Journal { error: &error, gives_up: true });
-            self.journal.gives_up = Some(now + Self::LAST_GRACE);
-            // Neither fences nor powering off wait for the journal. It may be ending already: the same to us.
-            let _ = self.task.handle_input(now, Input::Request(Request::Quit { budget_ms: 0 }));
-            self.carry_outputs(observer);
-        }
-        let off = untouched || matches!(self.task.phase(), Phase::Unregistering | Phase::Ended);
-        let machine = self.task.machine();
-        let waits =
-            machine.in_flight().is_some() || machine.awaited_fence().is_some() || self.task.poll_timeout().is_some();
-        let out_of_time = self.journal.gives_up.is_some_and(|until| until <= now);
-        (off || !waits || out_of_time).then_some(DriveError::Journal { error, may_run: !off })
+    /// Whether a record was submitted that is not known to be durable.
+    fn writes(&self) -> bool {
+        self.submitted.is_some_and(|seq| self.task.machine().awaits_persisted(seq))
     }
 
     fn finish(self, outcome: Outcome) -> Ended {
         let mut counters = self.counters;
         counters.manager_ms = self.clock.now().as_millis().saturating_sub(self.started.as_millis());
-        self.writer.close(self.journal.outstanding.is_none());
+        let journal_error = self.writes().then(|| {
+            let hangs = "the storage does not answer; make sure that it is there and healthy";
+            self.journal_error.clone().unwrap_or_else(|| hangs.to_owned())
+        });
+        self.writer.close(journal_error.is_none());
         self.crew.dismiss();
         Ended {
             outcome,
             leftover: self.task.leftover(),
             record: self.task.record(),
+            journal_error,
             errors: self.errors,
             notices: self.notices,
             substitutes: self.substitutes,
             counters,
         }
-    }
-}
-
-impl JournalWatch {
-    fn submitted(&mut self, seq: JournalSeq, now: Instant) {
-        let since = self.outstanding.map_or(now, |(_, since)| since);
-        self.outstanding = Some((seq, since));
-    }
-
-    fn durable(&mut self, seq: JournalSeq, now: Instant) {
-        self.outstanding = self.outstanding.filter(|(newest, _)| *newest > seq).map(|(newest, _)| (newest, now));
-        self.error = None;
-    }
-
-    fn start_over(&mut self, now: Instant) {
-        self.outstanding = self.outstanding.map(|(newest, _)| (newest, now));
-    }
-
-    /// When something has to be done about it.
-    fn deadline(&self, untouched: bool) -> Option<Instant> {
-        let (_, since) = self.outstanding?;
-        let patience = self.patience.as_millis();
-        let patience = Span::from_millis(if untouched { patience / 12 } else { patience });
-        Some(self.gives_up.unwrap_or(since + patience))
     }
 }
 

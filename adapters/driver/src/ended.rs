@@ -13,8 +13,10 @@ pub struct Ended {
     pub outcome: Outcome,
     /// What could not be cleaned up.
     pub leftover: Option<Leftover>,
-    /// The last record. It is durable.
+    /// The last record. It is durable, unless there is a [`journal_error`](Self::journal_error).
     pub record: Record,
+    /// Why the last record is not durable, if it is not: the task goes on from an earlier one.
+    pub journal_error: Option<String>,
     /// What the hypervisor said when something went wrong: the newest of each operation, newest last.
     pub errors: Vec<OpError>,
     /// What went differently than it should; the first [`Driver::MAX_NOTICES`](crate::Driver::MAX_NOTICES).
@@ -63,6 +65,9 @@ impl Ended {
         if let Some(error) = self.explanation() {
             text = format!("{text}: {}", error.error);
         }
+        if let Some(error) = &self.journal_error {
+            text = format!("{text}: {error}; mend that and run the task again");
+        }
         if let (Outcome::Failed { .. }, Some(exit)) = (self.outcome, self.record.exit) {
             text = format!("{text}; the program itself had ended: {exit}");
         }
@@ -81,8 +86,8 @@ impl Ended {
                 self.errors.iter().find(|said| said.op == Some(op) && said.error.fault.kind == fault.kind)
             }
             // The last thing that went wrong before it was lost for the last time.
-            Cause::Guest { .. } | Cause::Fence { .. } => self.errors.last(),
-            Cause::RunLimit => None,
+            Cause::Guest { .. } | Cause::Fence { .. } | Cause::Outputs { .. } => self.errors.last(),
+            Cause::RunLimit | Cause::Journal => None,
         }
     }
 }

@@ -147,7 +147,7 @@ fn start_with(
         .with_record(record)
         .with_clock(clock.clone())
         .with_epoch(7)
-        .with_journal_patience(journal_patience)
+        .with_policy(Policy { journal: journal_patience, ..Policy::default() })
         .build()
         .unwrap();
     let handle = driver.handle();
@@ -157,9 +157,7 @@ fn start_with(
         driver.run(&mut |news: &News<'_>| match news {
             News::Report(report) => drop(tell.send(*report)),
             News::Trouble(error) => drop(complain.send(error.to_string())),
-            News::Journal { error, gives_up } => {
-                drop(complain.send(format!("journal (gives up: {gives_up}): {error}")));
-            }
+            News::Journal { error } => drop(complain.send(format!("journal: {error}"))),
             _ => {}
         })
     });
@@ -513,15 +511,16 @@ fn a_journal_that_cannot_be_kept_powers_the_vm_off_and_ends_with_an_error(#[case
     let store = FullDisk { good, healed: Arc::default(), inner: inner.clone() };
     let fake = Arc::new(Fake::obedient().running_on());
     let run = start_with(&fake, store, None, Span::from_secs(60));
-    run.await_trouble("journal (gives up: false)");
+    run.await_trouble("journal: ");
     // No sooner: until then a write that is on its way would look like one that hangs.
     run.clock.journal_is_stuck();
-    run.await_trouble("journal (gives up: true)");
-    let result = run.thread.join().unwrap();
-    let error = result.expect_err("the journal could not be kept");
-    assert!(matches!(&error, DriveError::Journal { may_run: false, .. }), "{error:?}");
+    let ended = run.end();
+    assert_eq!(ended.outcome, Outcome::Failed { cause: Cause::Journal });
     assert!(!fake.running.load(Ordering::SeqCst));
-    insta::allow_duplicates! { insta::assert_snapshot!(error.to_string()); }
+    assert!(ended.notices.contains(&Notice::JournalLost));
+    let summary = ended.summary();
+    assert!(summary.contains("cannot write the journal DIR/journal"), "{summary}");
+    assert!(summary.contains("mend that and run the task again"), "{summary}");
 
     // What is durable is a record to go on from.
     if let Some(&record) = inner.records().last() {
@@ -546,9 +545,9 @@ impl RecordStore for Removed {
 fn a_task_directory_that_was_removed_is_not_waited_for() {
     let fake = Arc::new(Fake::obedient().running_on());
     let run = start_with(&fake, Removed(4), None, Span::MAX);
-    let error = run.thread.join().unwrap().expect_err("nothing can be kept");
-    assert!(matches!(&error, DriveError::Journal { may_run: false, .. }), "{error:?}");
-    assert!(error.to_string().contains("DIR was removed"), "{error}");
+    let ended = run.end();
+    assert_eq!(ended.outcome, Outcome::Failed { cause: Cause::Journal });
+    assert!(ended.summary().contains("DIR was removed"), "{}", ended.summary());
     assert!(!fake.running.load(Ordering::SeqCst));
 }
 
@@ -565,8 +564,7 @@ fn a_disk_that_is_full_for_a_while_only_delays() {
     let mut told = 0;
     let ended = driver
         .run(&mut |news: &News<'_>| {
-            if let News::Journal { gives_up, .. } = news {
-                assert!(!gives_up);
+            if let News::Journal { .. } = news {
                 told += 1;
                 healed.store(true, Ordering::SeqCst);
             }

@@ -100,10 +100,12 @@ fn a_failure_says_why_and_a_missing_output_is_null() {
 fn a_link_among_the_results_is_not_followed() {
     let results = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink("/etc/passwd", results.path().join("result.txt")).unwrap();
-    let spec = vmtask_core::TaskSpec {
+    let spec = vmtask_core::TaskDraft {
         files_out: vec![vmtask_core::FileOut { guest: "x".to_owned(), host: "result.txt".to_owned(), optional: true }],
-        ..spec()
-    };
+        ..TaskDraft::from(spec())
+    }
+    .check()
+    .unwrap();
     let result = TaskResult::new(&spec, &ended(Outcome::Aborted), circumstances(), results.path()).unwrap();
     assert_eq!(result.outputs[0].content, None);
 }

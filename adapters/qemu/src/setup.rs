@@ -23,7 +23,7 @@ pub enum Baseline {
 /// Everything that a [`QemuVm`](crate::QemuVm) needs to know.
 #[derive(Clone)]
 pub struct Setup {
-    /// The task. [`TaskSpec::check`] has passed it.
+    /// The task.
     pub spec: TaskSpec,
     /// What the guest is made of.
     pub image: Image,

@@ -12,7 +12,7 @@ use crate::library::Library;
 /// Everything that a [`VixVm`](crate::VixVm) needs to know.
 #[derive(Clone)]
 pub struct Setup {
-    /// The task. [`TaskSpec::check`] has passed it.
+    /// The task.
     pub spec: TaskSpec,
     /// The library.
     pub library: Library,

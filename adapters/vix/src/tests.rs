@@ -9,7 +9,9 @@ mod sequences;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use vmtask_core::{Boot, Command, CommandId, FileIn, FileOut, Instant, Limits, Op, ProgramSpec, Reply, TaskSpec};
+use vmtask_core::{
+    Boot, Command, CommandId, FileIn, FileOut, Instant, Limits, Op, ProgramSpec, Reply, TaskDraft, TaskSpec,
+};
 use vmtask_driver::{Credentials, EffectToken, Hypervisor, PortError, Secret};
 use vmtask_vix_abi::Product;
 
@@ -133,7 +135,7 @@ fn setup(dir: PathBuf, product: Product, fake: &Arc<Fake>) -> Setup {
 }
 
 fn spec() -> TaskSpec {
-    TaskSpec {
+    TaskDraft {
         name: "story".into(),
         platform: "x86_64-pc-linux-gnu".into(),
         program: ProgramSpec {
@@ -149,4 +151,6 @@ fn spec() -> TaskSpec {
         checkpoint: None,
         limits: Limits::default(),
     }
+    .check()
+    .unwrap()
 }

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant as Clock};
 
 use vmtask_core::{
     Capabilities, CheckpointSpec, Command, Event, ExitStatus, Fault, FileIn, FileOut, Found, Generations, Input,
-    Instant, Limits, Op, Pause, Plan, Policy, ProgramSpec, Reply, Snapshots, Span, TaskSpec,
+    Instant, Limits, Op, Pause, Plan, Policy, ProgramSpec, Reply, Snapshots, Span, Stimulus, Task, TaskDraft,
 };
 
 pub(crate) fn plan() -> Plan {
-    let spec = TaskSpec {
+    let draft = TaskDraft {
         name: "leibniz".into(),
         platform: "x86_64-pc-linux-gnu".into(),
         program: ProgramSpec {
@@ -28,6 +28,7 @@ pub(crate) fn plan() -> Plan {
         checkpoint: Some(CheckpointSpec { every: Span::from_millis(100), keep: 2 }),
         limits: Limits::default(),
     };
+    let spec = draft.check().expect("its names are plain");
     let capabilities = Capabilities {
         linked_clones: true,
         snapshots: Snapshots::Many,
@@ -37,6 +38,18 @@ pub(crate) fn plan() -> Plan {
         disk: false,
     };
     Plan::new(&spec, Policy::default(), capabilities).expect("the toy can carry out this task")
+}
+
+/// Hands a message to the machine. A request that is denied is for whoever made it; the task goes on as before.
+pub(crate) fn hand(task: &mut Task, now: Instant, message: Stimulus) {
+    match message {
+        Stimulus::Input(input) => drop(task.handle_input(now, input)),
+        Stimulus::Request(request) => {
+            if let Err(denied) = task.handle_request(now, request) {
+                println!("{request}: {denied}");
+            }
+        }
+    }
 }
 
 /// Milliseconds since the program started: the machine's notion of time.
@@ -83,9 +96,9 @@ impl Toy {
     }
 
     /// What the guest does by itself after `command`: the program ends half a second after its launch.
-    pub(crate) fn afterwards(command: &Command) -> Option<(Duration, Input)> {
+    pub(crate) fn afterwards(command: &Command) -> Option<(Duration, Stimulus)> {
         let event = Event::ProgramExited(ExitStatus::Code(0));
         (command.op == Op::Launch)
-            .then_some((Duration::from_millis(500), Input::Observed { boot: command.boot, event }))
+            .then_some((Duration::from_millis(500), Input::Observed { boot: command.boot, event }.into()))
     }
 }

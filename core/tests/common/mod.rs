@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use vmtask_core::{
     Accepted, Base, Capabilities, CheckpointSpec, Command, Denied, Event, ExitStatus, Fault, FaultKind, FileIn,
     FileOut, Found, Generations, Input, Instant, Limits, Op, OpKind, Outcome, Output, Pause, Phase, Plan, Policy,
-    Power, Program, ProgramSpec, Record, Reply, Report, Request, Snapshots, Span, Task, TaskSpec,
+    Power, Program, ProgramSpec, Record, Reply, Report, Request, Snapshots, Span, Task, TaskDraft, TaskSpec,
 };
 
-pub(crate) fn spec() -> TaskSpec {
-    TaskSpec {
+pub(crate) fn draft() -> TaskDraft {
+    TaskDraft {
         name: "leibniz".into(),
         platform: "x86_64-pc-linux-gnu".into(),
         program: ProgramSpec {
@@ -30,6 +30,10 @@ pub(crate) fn spec() -> TaskSpec {
         checkpoint: Some(CheckpointSpec { every: Span::from_secs(300), keep: 2 }),
         limits: Limits { run_ms: Some(24 * 3600 * 1000), ..Limits::default() },
     }
+}
+
+pub(crate) fn spec() -> TaskSpec {
+    draft().check().unwrap()
 }
 
 pub(crate) const ALL_IT_TAKES: Capabilities = Capabilities {
@@ -95,19 +99,21 @@ impl Hand {
         hand
     }
 
-    pub(crate) fn feed(&mut self, input: Input) -> Result<Accepted, Denied> {
-        let verdict = self.task.handle_input(Instant::from_millis(self.now), input);
+    pub(crate) fn feed(&mut self, input: Input) -> Accepted {
+        let accepted = self.task.handle_input(Instant::from_millis(self.now), input);
+        self.drain();
+        accepted
+    }
+
+    pub(crate) fn request(&mut self, request: Request) -> Result<Accepted, Denied> {
+        let verdict = self.task.handle_request(Instant::from_millis(self.now), request);
         self.drain();
         verdict
     }
 
-    pub(crate) fn request(&mut self, request: Request) -> Result<Accepted, Denied> {
-        self.feed(Input::Request(request))
-    }
-
     pub(crate) fn event(&mut self, event: Event) -> Accepted {
         let boot = self.task.machine().boot();
-        self.feed(Input::Observed { boot, event }).unwrap()
+        self.feed(Input::Observed { boot, event })
     }
 
     pub(crate) fn drain(&mut self) {
@@ -145,7 +151,7 @@ impl Hand {
     pub(crate) fn disk_is_done(&mut self) {
         let Some(record) = self.written.take() else { return };
         self.durable = Some(record);
-        let _ = self.feed(Input::Persisted(record.seq)).unwrap();
+        let _ = self.feed(Input::Persisted(record.seq));
     }
 
     /// Answers the command in flight.
@@ -154,7 +160,7 @@ impl Hand {
         if result == Ok(Reply::Done) {
             self.take_effect(command.op);
         }
-        self.feed(Input::Completed { id: command.id, result }).unwrap()
+        self.feed(Input::Completed { id: command.id, result })
     }
 
     /// What the world looks like to a later probe.
@@ -196,17 +202,22 @@ impl Hand {
         let _ = self.answer(Ok(reply));
     }
 
+    /// Answers what is in flight, or lets time pass until the next timer.
+    pub(crate) fn succeed_or_wait(&mut self) {
+        if self.command.is_some() {
+            self.succeed();
+        } else if let Some(at) = self.task.poll_timeout() {
+            self.now = self.now.max(at.as_millis());
+            self.timeout();
+        }
+    }
+
     pub(crate) fn answer_until(&mut self, there: impl Fn(&Self) -> bool) {
         for _ in 0..100 {
             if there(self) {
                 return;
             }
-            if self.command.is_some() {
-                self.succeed();
-            } else if let Some(at) = self.task.poll_timeout() {
-                self.now = self.now.max(at.as_millis());
-                self.timeout();
-            }
+            self.succeed_or_wait();
         }
         panic!("never came there; now in {:?}: {:#?}", self.task.phase(), self.log);
     }
@@ -245,7 +256,7 @@ impl Hand {
             self.found = Found { snapshots: self.found.snapshots, ..Found::default() };
         }
         self.command = None;
-        self.feed(Input::Fenced { id, survived }).unwrap()
+        self.feed(Input::Fenced { id, survived })
     }
 
     /// What was handed out since the last call, a line each.

@@ -9,11 +9,14 @@ use vmtask_core::table::{PhaseKind, Trigger, Verdict, expected};
 use vmtask_core::{
     CheckpointSpec, CommandId, Event, ExitStatus, Fault, FaultKind, FileIn, FileOut, Found, Generations, Input,
     Instant, Intent, JournalSeq, Limits, Machine, Op, Output, Phase, Plan, Power, Program, ProgramSpec, Record, Reply,
-    Request, Span, TaskSpec,
+    Request, Span, Stimulus, TaskDraft,
 };
 
 /// More outputs than this in one drain, and the machine's outbox is not bounded.
 const MAX_OUTBOX: usize = 24;
+
+/// How many kinds of fault there are.
+const KINDS: u64 = FaultKind::ALL.len() as u64;
 
 /// Where the numbers come from.
 pub(crate) trait Dice {
@@ -32,9 +35,9 @@ pub(crate) trait Dice {
 }
 
 /// A task with two files in, one out, checkpoints and a limit.
-pub(crate) fn spec() -> TaskSpec {
+pub(crate) fn spec() -> TaskDraft {
     let file = |name: &str| FileIn { host: name.into(), guest: name.into(), executable: false };
-    TaskSpec {
+    TaskDraft {
         name: "walk".into(),
         platform: "x86_64-pc-linux-gnu".into(),
         program: ProgramSpec {
@@ -68,6 +71,7 @@ pub(crate) struct Mood {
     restart_in: u64,
     undrained_in: u64,
     event_in: u64,
+    journal_lost_in: u64,
     /// Requests only suspend and resume: others end a walk before much could happen in it.
     flaps: bool,
 }
@@ -83,6 +87,7 @@ impl Mood {
             restart_in: of([30, 200, 1000]),
             undrained_in: of([2, 6, 1000]),
             event_in: of([8, 25, 100]),
+            journal_lost_in: of([300, 3000, 1_000_000]),
             flaps,
         }
     }
@@ -110,7 +115,7 @@ impl<'a, D: Dice> Walk<'a, D> {
         Self {
             mood: Mood::any(&mut dice),
             dice,
-            machine: Machine::new(&plan, epoch),
+            machine: Machine::new(epoch),
             plan,
             now: 0,
             epoch,
@@ -138,8 +143,8 @@ impl<'a, D: Dice> Walk<'a, D> {
         } else if self.dice.one_in(self.mood.restart_in) && self.durable.is_some() {
             self.restart();
         } else {
-            let input = self.any_input();
-            self.feed(input);
+            let stimulus = self.any_stimulus();
+            self.feed(stimulus);
         }
         true
     }
@@ -183,25 +188,25 @@ impl<'a, D: Dice> Walk<'a, D> {
         self.check_step(before.into(), || "a timer".to_owned());
     }
 
-    fn feed(&mut self, input: Input) {
+    fn feed(&mut self, stimulus: Stimulus) {
         let now = Instant::from_millis(self.now);
         let (phase, intent) = (PhaseKind::from(self.machine.phase()), self.machine.intent());
-        let trigger = Trigger::of(&self.machine, &input);
+        let trigger = Trigger::of(&self.machine, &stimulus);
         // The clock may move in a call that is ignored otherwise: let it move first.
         let _ = self.machine.handle_input(&self.plan, now, Input::Persisted(JournalSeq(0)));
         let before = self.machine.canonical(now);
-        let result = self.machine.handle_input(&self.plan, now, input);
+        let result = stimulus.tell(&mut self.machine, &self.plan, now);
         let verdict = Verdict::from(result);
         let cell = expected(phase, intent, trigger);
         assert!(cell.allows(verdict), "{phase:?} {intent:?} {trigger:?}: {result:?}, but the table says {cell}");
         if verdict != Verdict::Applied {
             assert_eq!(before, self.machine.canonical(now), "{phase:?} {intent:?} {trigger:?} was {result:?}");
         }
-        if let (Input::Persisted(_), Verdict::Applied) = (input, verdict) {
+        if let (Stimulus::Input(Input::Persisted(_)), Verdict::Applied) = (stimulus, verdict) {
             self.durable = self.written;
         }
         self.seen.cells.insert((phase, intent, trigger, verdict));
-        self.check_step(phase, || format!("{intent:?} {input:?}"));
+        self.check_step(phase, || format!("{intent:?} {stimulus:?}"));
     }
 
     fn check_step(&mut self, from: PhaseKind, by: impl FnOnce() -> String) {
@@ -211,13 +216,20 @@ impl<'a, D: Dice> Walk<'a, D> {
         }
     }
 
-    fn any_input(&mut self) -> Input {
-        let flight = self.machine.in_flight();
+    fn any_stimulus(&mut self) -> Stimulus {
         if self.machine.phase() == Phase::Created && !self.dice.one_in(50) {
-            return Input::Request(Request::Start);
+            return Request::Start.into();
         }
         if self.dice.one_in(self.mood.request_in) {
-            return Input::Request(self.any_request());
+            return self.any_request().into();
+        }
+        self.any_input().into()
+    }
+
+    fn any_input(&mut self) -> Input {
+        let flight = self.machine.in_flight();
+        if self.dice.one_in(self.mood.journal_lost_in) {
+            return Input::JournalLost;
         }
         if self.dice.one_in(self.mood.event_in) {
             return self.any_event();
@@ -257,7 +269,7 @@ impl<'a, D: Dice> Walk<'a, D> {
             0 => Event::ProgramExited(ExitStatus::Code(0)),
             1 => Event::GuestStopped,
             2 => Event::GuestRebooted,
-            _ => Event::Progress { permille: 500, cpu_ms: self.now },
+            _ => Event::Progress { permille: Some(500), cpu_ms: self.now },
         };
         Input::Observed { boot, event }
     }
@@ -265,11 +277,11 @@ impl<'a, D: Dice> Walk<'a, D> {
     fn any_answer(&mut self, op: Op) -> Result<Reply, Fault> {
         // What fails at first leaves room for a request to be taken back.
         if matches!(op, Op::Pause | Op::RemoveSnapshot(_) | Op::BeginSnapshot(_)) && self.dice.one_in(2) {
-            let kind = FaultKind::ALL[usize::try_from(self.dice.roll(16).saturating_sub(8)).unwrap()];
+            let kind = FaultKind::ALL[usize::try_from(self.dice.roll(2 * KINDS).saturating_sub(KINDS)).unwrap()];
             return Err(Fault::new(kind));
         }
         if self.dice.one_in(self.mood.fault_in) {
-            let kind = FaultKind::ALL[usize::try_from(self.dice.roll(8)).unwrap()];
+            let kind = FaultKind::ALL[usize::try_from(self.dice.roll(KINDS)).unwrap()];
             return Err(Fault::new(kind));
         }
         // Now and then a reply that the op cannot have: a broken adapter must not break the machine.
@@ -298,6 +310,7 @@ impl<'a, D: Dice> Walk<'a, D> {
         };
         let lost = self.dice.one_in(3);
         let snapshots = self.begun.iter().filter(|_| !lost).collect();
-        Found { registered: self.dice.one_in(2), power, program, snapshots, ..Found::default() }
+        let damaged = self.begun.iter().filter(|_| self.dice.one_in(8)).collect();
+        Found { registered: self.dice.one_in(2), power, program, snapshots, damaged }
     }
 }

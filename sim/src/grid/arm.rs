@@ -2,7 +2,7 @@
 
 use vmtask_core::{
     Base, Capabilities, CheckpointSpec, FileIn, FileOut, Limits, Op, OpKind, Pause, Plan, PlanError, Policy,
-    ProgramSpec, Snapshots, Span, TaskSpec,
+    ProgramSpec, Snapshots, Span, TaskDraft, TaskSpec,
 };
 
 use super::draw::{DAY, HOUR, MINUTE, SECOND, between};
@@ -65,7 +65,7 @@ impl Arm {
     }
 
     fn task(self) -> TaskSpec {
-        TaskSpec {
+        let draft = TaskDraft {
             name: "leibniz".into(),
             platform: "i686-pc-linux-gnu".into(),
             program: ProgramSpec {
@@ -82,6 +82,10 @@ impl Arm {
                 .checkpoints
                 .then_some(CheckpointSpec { every: Span::from_secs(span_secs(CHECKPOINT)), keep: 2 }),
             limits: Limits::default(),
+        };
+        match draft.check() {
+            Ok(spec) => spec,
+            Err(error) => unreachable!("the grid's task is well-formed: {error}"),
         }
     }
 

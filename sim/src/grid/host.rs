@@ -275,7 +275,7 @@ impl Host {
                 tally.suspends += u64::from(self.in_use);
                 let mean = if self.in_use { 20 * MINUTE } else { 2 * HOUR };
                 self.use_at = self.now + every(&mut self.prng, mean);
-                self.feed(env, tally, Input::Request(if self.in_use { Request::Suspend } else { Request::Resume }))
+                self.ask(env, tally, if self.in_use { Request::Suspend } else { Request::Resume })
             }
             What::Hazard => self.hazard(env, tally),
             What::Restart => self.start_manager(env, tally),
@@ -299,7 +299,7 @@ impl Host {
             tally.quits += 1;
             self.quitting = true;
             self.session_at = self.now + QUIT_PATIENCE;
-            return self.feed(env, tally, Input::Request(Request::Quit { budget_ms: QUIT_BUDGET }));
+            return self.ask(env, tally, Request::Quit { budget_ms: QUIT_BUDGET });
         }
         self.vm.power_off(self.now, Loss::SwitchedOff, &mut tally.hours);
         // Over night, mostly; sometimes for a journey.
@@ -365,7 +365,7 @@ impl Host {
                 self.feed(env, tally, Input::Observed { boot, event: Event::GuestStopped })
             }
             7 | 8 => Ok(()),
-            _ => self.feed(env, tally, Input::Request(Request::Abort)),
+            _ => self.ask(env, tally, Request::Abort),
         }
     }
 
@@ -378,11 +378,11 @@ impl Host {
             self.machine = Some(machine.map_err(|_| "refuses a record that a machine has written")?);
             self.in_use.then_some(Request::Suspend)
         } else {
-            self.machine = Some(Machine::new(&env.plan, epoch));
+            self.machine = Some(Machine::new(epoch));
             Some(Request::Start)
         };
         match request {
-            Some(request) => self.feed(env, tally, Input::Request(request)),
+            Some(request) => self.ask(env, tally, request),
             None => self.drain(env, tally),
         }
     }
@@ -390,8 +390,16 @@ impl Host {
     fn feed(&mut self, env: &Env, tally: &mut Tally, input: Input) -> Result<(), Broken> {
         tally.inputs += 1;
         if let Some(machine) = &mut self.machine {
-            let verdict = machine.handle_input(&env.plan, Instant::from_millis(self.now), input);
-            if verdict.is_err() && (!matches!(input, Input::Request(_)) || input == Input::Request(Request::Abort)) {
+            let _ = machine.handle_input(&env.plan, Instant::from_millis(self.now), input);
+        }
+        self.drain(env, tally)
+    }
+
+    fn ask(&mut self, env: &Env, tally: &mut Tally, request: Request) -> Result<(), Broken> {
+        tally.inputs += 1;
+        if let Some(machine) = &mut self.machine {
+            let verdict = machine.handle_request(&env.plan, Instant::from_millis(self.now), request);
+            if verdict.is_err() && request == Request::Abort {
                 return Err("denies what may not be denied");
             }
         }

@@ -234,7 +234,13 @@ impl Vm {
             (Power::On, Guest::Ended) => Program::Exited(ExitStatus::Code(0)),
         };
         let whole = self.checkpoints.iter().filter(|c| c.whole).map(|c| Generation(c.number));
-        Found { registered: self.registered, power: self.power, program, snapshots: Generations::from_iter(whole), damaged: Generations::NONE }
+        Found {
+            registered: self.registered,
+            power: self.power,
+            program,
+            snapshots: Generations::from_iter(whole),
+            damaged: Generations::NONE,
+        }
     }
 
     fn provision(&mut self, base: Base, boot: Boot) -> Result<Reply, Fault> {

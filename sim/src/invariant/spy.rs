@@ -4,7 +4,7 @@ use std::hash::Hash;
 
 use vmtask_core::{
     Accepted, Boot, Command, CommandId, Denied, Event, Generation, Generations, Input, Instant, Intent, JournalSeq, Op,
-    Outcome, Phase, Program, Record, Reply, Request, Span,
+    Outcome, Phase, Program, Record, Reply, Request, Span, Stimulus,
 };
 
 use super::{PROMPT, UNLUCKY, Violation, is_beside_the_program};
@@ -84,15 +84,16 @@ impl Spy {
     pub(crate) fn heard(
         &mut self,
         phase: Phase,
-        input: Input,
+        stimulus: Stimulus,
         verdict: Result<Accepted, Denied>,
     ) -> Result<(), Violation> {
-        let exit = matches!(input, Input::Observed { boot, event: Event::ProgramExited(_) } if self.boot == Some(boot));
+        let exit = matches!(stimulus, Stimulus::Input(Input::Observed { boot, event: Event::ProgramExited(_) }) if self.boot == Some(boot));
         if verdict != Ok(Accepted::Applied) {
             let heeds = exit && self.program_runs && is_beside_the_program(phase);
             return if heeds { Err(Violation::ExitIgnored) } else { Ok(()) };
         }
         self.program_runs &= !exit;
+        let Stimulus::Input(input) = stimulus else { return Ok(()) };
         match input {
             Input::Completed { id, result } => {
                 let Some((command, _)) = self.awaiting.take() else { return Ok(()) };

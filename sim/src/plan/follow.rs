@@ -1,6 +1,6 @@
 //! Following a plan, and writing one down.
 
-use vmtask_core::{Input, Machine};
+use vmtask_core::{Machine, Stimulus};
 
 use super::{Anchor, Line};
 use crate::act::{Act, Director, Moment, Options, dishonest, phase_key};
@@ -113,8 +113,8 @@ impl<D: Director> Director for Script<'_, D> {
         choice.map_or_else(|| self.beside.direct(moment, options), |at| at + 1)
     }
 
-    fn before(&mut self, machine: &Machine, input: &Input) {
-        self.beside.before(machine, input);
+    fn before(&mut self, machine: &Machine, stimulus: &Stimulus) {
+        self.beside.before(machine, stimulus);
     }
 
     fn tell(&mut self, at: u64, what: &crate::trace::Told) {
@@ -172,8 +172,8 @@ impl<D: Director> Director for Scribe<D> {
         choice
     }
 
-    fn before(&mut self, machine: &Machine, input: &Input) {
-        self.inner.before(machine, input);
+    fn before(&mut self, machine: &Machine, stimulus: &Stimulus) {
+        self.inner.before(machine, stimulus);
     }
 
     fn tell(&mut self, at: u64, what: &crate::trace::Told) {

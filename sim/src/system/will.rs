@@ -86,7 +86,7 @@ impl System {
         director: &mut impl Director,
         request: Request,
     ) -> Result<(), Violation> {
-        let verdict = self.tell_machine(scenario, director, Input::Request(request))?;
+        let verdict = self.tell_machine(scenario, director, request)?;
         let over = self.machine.phase() == Phase::Ended;
         self.spy.requested(self.now, request, verdict, over)
     }
@@ -125,7 +125,7 @@ impl System {
         director.tell(self.now, &Told::Started(record));
         self.start_due = record.is_none();
         self.machine = match record {
-            None => Machine::new(scenario.plan(), self.epoch),
+            None => Machine::new(self.epoch),
             Some(record) => {
                 Machine::restore(record, scenario.plan(), self.epoch).map_err(|_| Violation::DoesNotLoad)?
             }

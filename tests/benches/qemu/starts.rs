@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use vmtask_core::{FileIn, FileOut, Limits, Outcome, Phase, ProgramSpec, Report, Request, TaskSpec};
+use vmtask_core::{FileIn, FileOut, Limits, Outcome, Phase, ProgramSpec, Report, Request, TaskDraft, TaskSpec};
 use vmtask_driver::News;
 use vmtask_qemu::Baseline;
 use vmtask_tests::guest::{self, Bits};
@@ -104,7 +104,7 @@ fn warm_by_hand(template: &Template, run: &Path) {
 
 /// Through our adapter and driver; the seconds until the output lies on this computer's disk.
 fn ours(den: &Den, data: &Path, baseline: Baseline) -> f64 {
-    let spec = TaskSpec {
+    let spec = TaskDraft {
         name: "echo".into(),
         platform: real::PLATFORM.into(),
         program: program("/bin/echo", &[WORD]),
@@ -112,7 +112,9 @@ fn ours(den: &Den, data: &Path, baseline: Baseline) -> f64 {
         files_out: vec![output("stdout.txt")],
         checkpoint: None,
         limits: Limits::default(),
-    };
+    }
+    .check()
+    .unwrap();
     let place = fresh(den, data);
     let start = Instant::now();
     let mut in_hand = None;
@@ -163,7 +165,7 @@ impl Pi {
             guest: guest.into(),
             executable,
         };
-        let spec = TaskSpec {
+        let spec = TaskDraft {
             name: "leibniz".into(),
             platform: real::PLATFORM_32.into(),
             program: program("run.sh", &["1000", "0"]),
@@ -171,7 +173,9 @@ impl Pi {
             files_out: vec![output("pi.txt"), output("permissions.txt")],
             checkpoint: None,
             limits: Limits::default(),
-        };
+        }
+        .check()
+        .unwrap();
         let place = fresh(den, data);
         let start = Instant::now();
         let driver = place.driver(place.qemu(&spec, Baseline::Warm), &spec);

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use rustix::process::Signal;
-use vmtask_core::{FileIn, FileOut, Limits, ProgramSpec, TaskSpec};
+use vmtask_core::{FileIn, FileOut, Limits, ProgramSpec, TaskDraft, TaskSpec};
 use vmtask_driver::Hypervisor;
 use vmtask_qemu::Baseline;
 
@@ -73,7 +73,7 @@ impl Subject for Qemu {
             Act::ForgetOutput => &["result", "stdout.txt"],
             _ => &["stdout.txt"],
         };
-        TaskSpec {
+        TaskDraft {
             name: "story".into(),
             platform: real::PLATFORM.into(),
             program: ProgramSpec {
@@ -92,6 +92,8 @@ impl Subject for Qemu {
             checkpoint: None,
             limits: Limits::default(),
         }
+        .check()
+        .unwrap()
     }
 
     fn expected(&self, steps: u32, _input: &[u8], dir: &Path) -> Vec<u8> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use vmtask_core::{
     Base, Boot, Capabilities, CheckpointSpec, Command, CommandId, Event, FaultKind, FileIn, FileIx, FileOut,
-    Generation, Instant, Limits, Op, Power, ProgramSpec, Reply, Span, TaskSpec,
+    Generation, Instant, Limits, Op, Power, ProgramSpec, Reply, Span, TaskDraft, TaskSpec,
 };
 use vmtask_driver::{EffectToken, EventSink, Hypervisor, PortError};
 use vmtask_sim::{Health, Misuse, Scenario, TICK, World};
@@ -191,7 +191,7 @@ fn steps_of(act: Act) -> u32 {
 }
 
 fn spec() -> TaskSpec {
-    TaskSpec {
+    TaskDraft {
         name: "story".into(),
         platform: "simulated".into(),
         program: ProgramSpec {
@@ -207,6 +207,8 @@ fn spec() -> TaskSpec {
         checkpoint: None,
         limits: Limits::default(),
     }
+    .check()
+    .unwrap()
 }
 
 impl Sim {
@@ -217,7 +219,12 @@ impl Sim {
 
     fn scenario(steps: u32, input: &[u8]) -> Scenario {
         // Whether and how often checkpoints are taken is the driver's plan, not the world's; but that they can be is.
-        let spec = TaskSpec { checkpoint: Some(CheckpointSpec { every: Span::from_secs(1), keep: 2 }), ..spec() };
+        let spec = TaskDraft {
+            checkpoint: Some(CheckpointSpec { every: Span::from_secs(1), keep: 2 }),
+            ..TaskDraft::from(spec())
+        }
+        .check()
+        .unwrap();
         Scenario::for_task(&spec, vec![input.to_vec()], steps).expect("a task that the world can carry out")
     }
 }

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
-use vmtask_core::{FileIn, FileOut, Limits, ProgramSpec, TaskSpec};
+use vmtask_core::{FileIn, FileOut, Limits, ProgramSpec, TaskDraft, TaskSpec};
 use vmtask_driver::{Credentials, Hypervisor, Secret};
 use vmtask_vix::{Connection, Library, Product, Setup, VixVm};
 
@@ -358,7 +358,7 @@ impl Subject for Vix {
             _ => &["stdout.txt"],
         };
         let output = |&name: &&str| FileOut { guest: name.into(), host: name.into(), optional: false };
-        TaskSpec {
+        TaskDraft {
             name: "story".into(),
             platform: "x86_64-pc-linux-gnu".into(),
             program: ProgramSpec {
@@ -374,6 +374,8 @@ impl Subject for Vix {
             checkpoint: None,
             limits: Limits::default(),
         }
+        .check()
+        .unwrap()
     }
 
     fn expected(&self, steps: u32, input: &[u8], dir: &Path) -> Vec<u8> {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use toml::Spanned;
-use vmtask_core::{CheckpointSpec, FileIn, FileOut, Limits, Plan, ProgramSpec, Span, SpecError, TaskSpec};
+use vmtask_core::{CheckpointSpec, FileIn, FileOut, Limits, Plan, ProgramSpec, Span, SpecError, TaskDraft, TaskSpec};
 
 use super::TaskFile;
 use super::raw::{Every, RawCheckpoint, RawIn, RawLimits, RawOut, RawProgram, RawTask, Size};
@@ -53,7 +53,7 @@ impl Reader {
             ));
         }
         let files_out = self.files_out(raw.files_out, &program)?;
-        let spec = TaskSpec {
+        let draft = TaskDraft {
             name,
             platform,
             program,
@@ -62,7 +62,7 @@ impl Reader {
             checkpoint: checkpoint(raw.checkpoint)?,
             limits: self.limits(raw.limits)?,
         };
-        spec.check().map_err(|error| Bad::new(self.place_of(&error), error.to_string()))?;
+        let spec = draft.check().map_err(|error| Bad::new(self.place_of(&error), error.to_string()))?;
         self.check_nesting(&spec)?;
         Ok(spec)
     }

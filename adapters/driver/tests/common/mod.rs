@@ -4,13 +4,13 @@
 use std::path::Path;
 
 use vmtask_core::{
-    Capabilities, CheckpointSpec, FileIn, FileOut, Limits, Pause, ProgramSpec, Snapshots, Span, TaskSpec,
+    Capabilities, CheckpointSpec, FileIn, FileOut, Limits, Pause, ProgramSpec, Snapshots, Span, TaskDraft, TaskSpec,
 };
 use vmtask_driver::{Binding, HostId};
 
 /// A task with an input, an output and a checkpoint every minute.
 pub(crate) fn spec() -> TaskSpec {
-    TaskSpec {
+    TaskDraft {
         name: "leibniz".to_owned(),
         platform: "x86_64-pc-linux-gnu".to_owned(),
         program: ProgramSpec {
@@ -26,6 +26,8 @@ pub(crate) fn spec() -> TaskSpec {
         checkpoint: Some(CheckpointSpec { every: Span::from_secs(60), keep: 2 }),
         limits: Limits::default(),
     }
+    .check()
+    .unwrap()
 }
 
 /// Of a hypervisor that can do everything and dies with its manager.

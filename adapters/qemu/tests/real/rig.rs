@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use vmtask_core::{
     Base, Boot, Command, CommandId, Event, ExitStatus, FaultKind, FileIn, FileIx, FileOut, Found, Generation, Instant,
-    Limits, Op, ProgramSpec, Reply, TaskSpec,
+    Limits, Op, ProgramSpec, Reply, TaskDraft, TaskSpec,
 };
 use vmtask_driver::{EffectToken, EventSink, Hypervisor, PortError};
 use vmtask_platform::{BuildOptions, Lock, Platform};
@@ -68,7 +68,7 @@ pub(crate) fn cache() -> PathBuf {
 const NAME: &str = "x86_64-pc-linux-gnu";
 
 pub(crate) fn shell(script: &str) -> TaskSpec {
-    TaskSpec {
+    TaskDraft {
         name: "test".into(),
         platform: NAME.into(),
         program: ProgramSpec {
@@ -84,6 +84,8 @@ pub(crate) fn shell(script: &str) -> TaskSpec {
         checkpoint: None,
         limits: Limits::default(),
     }
+    .check()
+    .unwrap()
 }
 
 pub(crate) fn input(host: &str, guest: &str, executable: bool) -> FileIn {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use vmtask_core::{FileIn, FileOut, Limits, ProgramSpec, TaskSpec};
+use vmtask_core::{FileIn, FileOut, Limits, ProgramSpec, TaskDraft, TaskSpec};
 use vmtask_driver::{Credentials, Secret};
 use vmtask_vix::{Connection, Library, Product, Setup, Wait};
 
@@ -155,7 +155,7 @@ impl Stage {
         std::fs::write(self.dir.join("program"), script).unwrap();
         std::fs::write(self.dir.join("input"), input).unwrap();
         let file = |name: &str, executable| FileIn { host: name.into(), guest: name.into(), executable };
-        TaskSpec {
+        TaskDraft {
             name: "story".into(),
             platform: "x86_64-pc-linux-gnu".into(),
             program: ProgramSpec {
@@ -173,6 +173,8 @@ impl Stage {
             checkpoint: None,
             limits: Limits::default(),
         }
+        .check()
+        .unwrap()
     }
 
     pub(crate) fn result(&self, name: &str) -> String {
