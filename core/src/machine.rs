@@ -48,6 +48,8 @@ pub struct Machine {
     pub(crate) rounds: u16,
     /// An earlier manager did not get to the end: a VM that is found running may be ours.
     pub(crate) unfinished: bool,
+    /// What an earlier manager could not clean up, as far as it is on record.
+    pub(crate) inherited: Option<Leftover>,
     /// Whether this manager has probed.
     pub(crate) looked: bool,
     /// Checkpoints on disk that nobody wants.
@@ -162,6 +164,7 @@ impl Machine {
             restore_losses: 0,
             rounds: 0,
             unfinished: false,
+            inherited: None,
             looked: false,
             junk: Generations::NONE,
             removing: None,

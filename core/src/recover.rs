@@ -35,7 +35,7 @@ impl Machine {
         }
         machine.unfinished = !record.ended;
         machine.record.ended = false;
-        machine.record.leftover = None;
+        machine.inherited = machine.record.leftover.take();
         if record.intent != Intent::Abort {
             machine.record.intent = Intent::Run;
         }
@@ -132,7 +132,9 @@ impl Machine {
     fn count_failed_restore(&mut self, plan: &Plan, why: Unfit) {
         self.restore_losses = self.restore_losses.saturating_add(1);
         // From a guest that does not answer nothing is concluded that would lose all of the work.
-        let has_older = self.record.generations.len() > 1;
+        let newest = self.record.generations.newest();
+        let still_there = self.junk.iter().any(|g| Some(g) < newest && Some(g) != self.removing);
+        let has_older = self.record.generations.len() > 1 || still_there;
         if self.restore_losses >= plan.policy.restore_attempts.get() && (why != Unfit::Lifeless || has_older) {
             self.drop_newest(why);
         }
@@ -280,14 +282,7 @@ impl Machine {
                 self.drop_snapshot();
             }
         }
-        // Each time an older one, so there are no more rounds than numbers in both sets.
-        for _ in 0..2 * MAX_GENERATIONS {
-            let unfit = self.record.generations.iter().find_map(|g| Some((g, found.why_unfit(g)?)));
-            let Some((generation, why)) = unfit else { break };
-            self.drop_generation(generation, why);
-            self.fall_back_on_junk(generation);
-            self.changed();
-        }
+        // Known before anything is dropped: a sound one that was to be deleted is fallen back on.
         for generation in found.snapshots.iter().chain(found.damaged.iter()) {
             if !self.record.generations.contains(generation) && !self.record.aside.contains(generation) {
                 self.junk.insert(generation);
@@ -297,6 +292,14 @@ impl Machine {
                 self.record.next_generation = generation.next();
                 self.changed();
             }
+        }
+        // Each time an older one, so there are no more rounds than numbers in both sets.
+        for _ in 0..2 * MAX_GENERATIONS {
+            let unfit = self.record.generations.iter().find_map(|g| Some((g, found.why_unfit(g)?)));
+            let Some((generation, why)) = unfit else { break };
+            self.drop_generation(generation, why);
+            self.fall_back_on_junk(generation);
+            self.changed();
         }
         newest.is_some_and(|newest| !self.record.generations.contains(newest))
     }

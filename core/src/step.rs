@@ -41,6 +41,10 @@ impl Machine {
     pub(crate) fn settle(&mut self, plan: &Plan) {
         self.chosen = None;
         while self.flight.is_none() && self.fence.is_none() {
+            if self.journal_lost && self.stage == (Stage::TearingDown { off: true }) {
+                // What remains to be done relies on a record that will not become durable.
+                return self.finish(Some(Leftover::StillRegistered));
+            }
             if let Some(loss) = self.lost.take() {
                 self.roll_back(plan, loss);
                 continue;
@@ -424,8 +428,6 @@ impl Machine {
 
     fn powered_off(&mut self) {
         match self.stage {
-            // What remains to be done relies on a record that will not become durable.
-            Stage::TearingDown { .. } if self.journal_lost => self.finish(Some(Leftover::StillRegistered)),
             Stage::TearingDown { .. } => self.stage = Stage::TearingDown { off: true },
             _ => self.stage = Stage::Unprobed,
         }
@@ -664,14 +666,12 @@ impl Machine {
             return;
         }
         self.notice(Notice::JournalLost);
-        let off = self.stage == Stage::TearingDown { off: true };
         self.failing = None;
         self.fence_flight(plan);
         self.end_as(Outcome::Failed { cause: Cause::Journal });
         if self.commands == 0 {
-            self.finish(None);
-        } else if off {
-            self.finish(Some(Leftover::StillRegistered));
+            // What an earlier manager has left nobody has looked at.
+            self.finish(if self.unfinished { Some(Leftover::MayRun) } else { self.inherited });
         }
     }
 
