@@ -507,7 +507,9 @@ pub(crate) fn at_end(system: &System, scenario: &Scenario, outcome: Outcome) -> 
         return Err(Violation::AbortEndedOtherwise(outcome));
     }
     // A manager that was stopped before it was started, and that a lying disk has told nothing, has no VM to speak of.
-    let unaware = system.spy.disk_lied && matches!(outcome, Outcome::Stopped { .. });
+    // The same goes for one that has lost its journal before it has looked.
+    let unaware =
+        system.spy.disk_lied && matches!(outcome, Outcome::Stopped { .. } | Outcome::Failed { cause: Cause::Journal });
     if leftover.is_none() && system.world.power != Power::Off && !unaware {
         return Err(Violation::EndedRunning(outcome));
     }
