@@ -170,7 +170,7 @@ pub enum Unfit {
     Damaged,
     /// The hypervisor that made it refuses to load it, although its files are what was written.
     Rejected,
-    /// It restored a guest in which the program was never started.
+    /// It restored a guest in which the program was never started, as often as the policy allows.
     NotOurs,
     /// Its guest did not come to life: as often as the policy allows if there is an older one, and under more than one
     /// manager if there is none.

@@ -140,10 +140,13 @@ impl Machine {
     fn count_failed_restore(&mut self, plan: &Plan, why: Unfit) {
         self.record.failed_restores = self.record.failed_restores.saturating_add(1);
         let failed = self.record.failed_restores;
+        let newest = self.record.generations.newest();
+        let still_there = self.junk.iter().any(|g| Some(g) < newest && Some(g) != self.removing);
+        let has_older = self.record.generations.len() > 1 || still_there;
         // A guest that does not answer proves little. For an older checkpoint that is enough; but before all of the work is
         // computed again, the task ends once, resumable, so that another manager (after a restart of the computer, say)
         // has tried as well.
-        let proven = why != Unfit::Lifeless || self.record.generations.len() > 1;
+        let proven = why != Unfit::Lifeless || has_older;
         let hopeless = u16::from(failed) > plan.policy.max_losses;
         if failed >= plan.policy.restore_attempts.get() && (proven || hopeless) {
             self.drop_newest(why);
@@ -235,7 +238,9 @@ impl Machine {
             }
             Program::Exited(status) if running => self.exited(plan, status),
             Program::NotStarted if examining && self.life.examine == Examine::Restored => {
-                self.drop_base(Unfit::NotOurs);
+                // Once may be a guest that rebooted unseen.
+                self.count_failed_restore(plan, Unfit::NotOurs);
+                self.lost = Some(Loss::Checkpoint);
             }
             Program::NotStarted if examining || running => {
                 self.lost.get_or_insert(Loss::ProgramMissing);

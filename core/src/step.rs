@@ -41,6 +41,10 @@ impl Machine {
     pub(crate) fn settle(&mut self, plan: &Plan) {
         self.chosen = None;
         while self.flight.is_none() && self.fence.is_none() {
+            if self.journal_lost && self.stage == (Stage::TearingDown { off: true }) {
+                // What remains to be done relies on a record that will not become durable.
+                return self.finish(Some(Leftover::StillRegistered));
+            }
             if let Some(loss) = self.lost.take() {
                 self.roll_back(plan, loss);
                 continue;
@@ -302,11 +306,9 @@ impl Machine {
             (Op::CopyOut(ix), _) => self.stage = Stage::Exited(ix.0 + 1),
             (Op::PowerOff, _) => self.powered_off(),
             (Op::Unregister(kept), _) => {
-                // An abort may have come meanwhile: then more has to go, unless it cannot be put on record.
+                // An abort may have come meanwhile: then more has to go.
                 if kept == self.keep() {
                     self.finish(None);
-                } else if self.journal_lost {
-                    self.finish(Some(Leftover::StillRegistered));
                 }
             }
         }
@@ -428,8 +430,6 @@ impl Machine {
 
     fn powered_off(&mut self) {
         match self.stage {
-            // What remains to be done relies on a record that will not become durable.
-            Stage::TearingDown { .. } if self.journal_lost => self.finish(Some(Leftover::StillRegistered)),
             Stage::TearingDown { .. } => self.stage = Stage::TearingDown { off: true },
             _ => self.stage = Stage::Unprobed,
         }
@@ -668,15 +668,12 @@ impl Machine {
             return;
         }
         self.notice(Notice::JournalLost);
-        let off = self.stage == Stage::TearingDown { off: true };
         self.failing = None;
         self.fence_flight(plan);
         self.end_as(Outcome::Failed { cause: Cause::Journal });
         if self.commands == 0 {
             // Nothing was touched: whatever an earlier manager has left is as it was.
             self.finish(self.inherited);
-        } else if off {
-            self.finish(Some(Leftover::StillRegistered));
         }
     }
 

@@ -246,16 +246,6 @@ fn outputs_that_were_collected_before_a_fence_are_not_collected_again() {
 }
 
 #[test]
-fn a_checkpoint_in_which_the_program_was_never_started_is_not_tried_again() {
-    let mut hand = on_the_way_back(OpKind::AwaitTools);
-    hand.succeed();
-    hand.found.program = Program::NotStarted;
-    hand.succeed();
-    assert_eq!(hand.task.record().generations, generations(&[]));
-    hand.answer_until(|hand| hand.task.phase() == Phase::Running);
-}
-
-#[test]
 fn a_fence_that_is_not_answered_ends_failed_with_a_leftover() {
     let mut hand = Hand::running();
     hand.request(Request::Suspend).unwrap();

@@ -8,7 +8,7 @@
 //!    between any two things that happen --- Moment::Between --> a request? a crash? a power cut?
 //! ```
 
-use vmtask_core::{FaultKind, Machine, Op, OpKind, Phase, Power, Request, Stimulus};
+use vmtask_core::{Base, FaultKind, Machine, Op, OpKind, Phase, Power, Request, Stimulus};
 
 use crate::guest::Health;
 use crate::scenario::TICK;
@@ -91,16 +91,33 @@ pub enum Act {
     FailAndKill,
     /// The agent never answers in this boot.
     NoTools,
-    /// The checkpoint is reported whole and does not restore.
+    /// The command does nothing and is answered with this fault, and so is each later one of its kind, until somebody
+    /// mends it: before the next manager starts after one that failed.
+    Lasting(FaultKind),
+    /// The command acts by half and is answered with an unknown outcome.
+    Half,
+    /// The power fails when the command has acted by half.
+    HalfPowerLoss,
+    /// A checkpoint is not, or no longer, what was written: the one that is being committed or restored, or at a probe
+    /// the newest.
     Spoil(Health),
+    /// At a probe: all checkpoints are found damaged.
+    SpoilAll,
+    /// Somebody has deleted the checkpoint that is being restored, or at a probe the newest.
+    Deleted,
     /// The record is written a tick later than it should.
     SlowWrite,
     /// There is no room for the record: it is written a tick later, or a newer one in its place.
     WriteFails,
-    /// The disk never answers again, until the next manager starts.
-    WriteHangs,
     /// The power fails in the middle of the write.
     Tear,
+    /// No record becomes durable any more, and nobody says so, until the next manager.
+    JournalHangs,
+    /// The journal is gone, and whoever writes it says so.
+    JournalGone,
+    /// There is no room on the disk, for records, checkpoints and results, until somebody mends it: see
+    /// [`Lasting`](Self::Lasting).
+    DiskFull,
     /// The VM does not survive the fence.
     VmDies,
     /// The fence is never answered.
@@ -129,6 +146,12 @@ pub enum Act {
     AgentDies,
     /// The program runs to its end at once.
     ProgramEnds,
+    /// Somebody pauses the VM, and nobody is told.
+    PausedByHand,
+    /// The manager's session in the guest is over, and nobody is told.
+    SessionLost,
+    /// Whoever has suspended the task resumes it a day later.
+    LongWait,
     /// The clock jumps by so many seconds.
     Clock(i32),
     /// Something arrives that was meant for an earlier manager.
@@ -174,7 +197,7 @@ pub enum When {
 
 impl Act {
     /// How many kinds there are.
-    pub const KINDS: usize = 37 + FaultKind::ALL.len();
+    pub const KINDS: usize = 46 + 2 * FaultKind::ALL.len();
 
     /// A number for its kind, whatever its details: below [`KINDS`](Self::KINDS).
     #[must_use]
@@ -216,8 +239,18 @@ impl Act {
             Self::Request(Request::Quit { .. }) => 33,
             Self::Request(Request::Abort) => 34,
             Self::WriteFails => 35,
-            Self::WriteHangs => 36,
-            Self::Fail(kind) => 37 + kind as usize,
+            Self::Half => 36,
+            Self::HalfPowerLoss => 37,
+            Self::SpoilAll => 38,
+            Self::Deleted => 39,
+            Self::JournalHangs => 40,
+            Self::JournalGone => 41,
+            Self::DiskFull => 42,
+            Self::PausedByHand => 43,
+            Self::SessionLost => 44,
+            Self::LongWait => 45,
+            Self::Fail(kind) => 46 + kind as usize,
+            Self::Lasting(kind) => 46 + FaultKind::ALL.len() + kind as usize,
         }
     }
 
@@ -235,8 +268,18 @@ impl Act {
             | Self::ActThenUnknown
             | Self::FailAndKill
             | Self::NoTools
-            | Self::Spoil(_) => When::Command,
-            Self::SlowWrite | Self::WriteFails | Self::WriteHangs | Self::Tear => When::Write,
+            | Self::Lasting(_)
+            | Self::Half
+            | Self::HalfPowerLoss
+            | Self::Spoil(_)
+            | Self::SpoilAll
+            | Self::Deleted => When::Command,
+            Self::SlowWrite
+            | Self::WriteFails
+            | Self::Tear
+            | Self::JournalHangs
+            | Self::JournalGone
+            | Self::DiskFull => When::Write,
             Self::VmDies | Self::FenceHangs => When::Fence,
             Self::LoseEvent | Self::DelayEvent | Self::DuplicateEvent => When::Event,
             Self::Request(_)
@@ -248,6 +291,9 @@ impl Act {
             | Self::GuestHang
             | Self::AgentDies
             | Self::ProgramEnds
+            | Self::PausedByHand
+            | Self::SessionLost
+            | Self::LongWait
             | Self::Clock(_)
             | Self::Stale(_) => When::Between,
         }
@@ -266,7 +312,7 @@ impl Act {
     pub const fn is_harmless(self) -> bool {
         match self {
             Self::Clock(seconds) => seconds < 0 || seconds > LONGEST_DELAY,
-            Self::Stale(_) => true,
+            Self::Stale(_) | Self::LongWait => true,
             _ => false,
         }
     }
@@ -281,7 +327,7 @@ pub struct Options {
 
 impl Options {
     /// Room for every act at one moment, and one that a plan makes of its own.
-    pub const MAX: usize = 40;
+    pub const MAX: usize = 56;
 
     /// None.
     #[must_use]
@@ -347,8 +393,8 @@ impl Act {
     }
 }
 
-/// How a command can go wrong. `last_slice`: if it is a commit, it is the one after which the checkpoint is whole.
-pub(crate) fn command_options(op: Op, breadth: Breadth, last_slice: bool, options: &mut Options) {
+/// How a command can go wrong.
+pub(crate) fn command_options(op: Op, breadth: Breadth, world: &World, options: &mut Options) {
     for act in [Act::LoseReply, Act::DuplicateReply, Act::DelayReply, Act::LateReply, Act::Slow, Act::ActThenUnknown] {
         options.push(act);
     }
@@ -362,7 +408,20 @@ pub(crate) fn command_options(op: Op, breadth: Breadth, last_slice: bool, option
         OpKind::LogIn => options.push(Act::Fail(FaultKind::AuthRejected)),
         OpKind::AwaitTools => options.push(Act::NoTools),
         OpKind::Launch => options.push(Act::Fail(FaultKind::NotFound)),
-        OpKind::CopyIn | OpKind::CopyOut => options.push(Act::Fail(FaultKind::NoSpace)),
+        OpKind::CopyIn => options.push(Act::Fail(FaultKind::NoSpace)),
+        OpKind::CopyOut => {
+            options.push(Act::Fail(FaultKind::NoSpace));
+            options.push(Act::Lasting(FaultKind::Unknown));
+        }
+        OpKind::Probe => {
+            options.push(Act::Lasting(FaultKind::Refused));
+            if world.newest_whole().is_some() {
+                options.push(Act::Spoil(Health::SeenDamaged));
+                options.push(Act::SpoilAll);
+                options.push(Act::Deleted);
+            }
+        }
+        OpKind::RemoveSnapshot | OpKind::Unregister => push_halves(options),
         OpKind::BeginSnapshot => {
             options.push(Act::Fail(FaultKind::NoSpace));
             options.push(Act::FailAndKill);
@@ -370,26 +429,56 @@ pub(crate) fn command_options(op: Op, breadth: Breadth, last_slice: bool, option
         OpKind::CommitSnapshot => {
             options.push(Act::Fail(FaultKind::NoSpace));
             options.push(Act::FailAndKill);
-            if last_slice {
+            if world.stream.is_some_and(|s| s.left == 0) {
                 options.push(Act::Spoil(Health::BadAtProvision));
                 options.push(Act::Spoil(Health::BadAtPowerOn));
+                push_halves(options);
             }
         }
         OpKind::Provision => {
             options.push(Act::Fail(FaultKind::NoSpace));
             options.push(Act::Fail(FaultKind::Fatal));
+            push_halves(options);
+            if let Op::Provision(Base::Checkpoint(generation)) = op {
+                options.push(Act::Fail(FaultKind::Rejected));
+                options.push(Act::Fail(FaultKind::Incompatible));
+                options.push(Act::Lasting(FaultKind::Incompatible));
+                options.push(Act::Lasting(FaultKind::Refused));
+                if world.is_whole(generation) {
+                    options.push(Act::Spoil(Health::BadAtProvision));
+                    options.push(Act::Spoil(Health::NotStarted));
+                    options.push(Act::Spoil(Health::Older));
+                    options.push(Act::Deleted);
+                }
+            }
         }
-        OpKind::PowerOn => options.push(Act::Fail(FaultKind::Fatal)),
+        OpKind::PowerOn => {
+            options.push(Act::Fail(FaultKind::Fatal));
+            if world.staged_checkpoint().is_some() {
+                options.push(Act::Fail(FaultKind::Rejected));
+            }
+        }
         _ => {}
     }
     if breadth.all_kinds {
+        let restores = match op {
+            Op::Provision(base) => base != Base::Baseline,
+            _ => world.staged_checkpoint().is_some(),
+        };
         for kind in FaultKind::ALL {
-            let act = Act::Fail(kind);
-            if dishonest(op.kind(), kind).is_none() && !options.as_slice().contains(&act) {
-                options.push(act);
+            let of_checkpoints = matches!(kind, FaultKind::Damaged | FaultKind::Rejected | FaultKind::Incompatible);
+            let honest = dishonest(op.kind(), kind).is_none() && (restores || !of_checkpoints);
+            if honest && !options.as_slice().contains(&Act::Fail(kind)) {
+                options.push(Act::Fail(kind));
             }
         }
     }
+}
+
+/// For commands that consist of several effects.
+const fn push_halves(options: &mut Options) {
+    options.push(Act::Half);
+    options.push(Act::HalfPowerLoss);
 }
 
 /// Why an adapter that keeps to the contract does not answer so, if it does not. One that says that a VM is off,
@@ -411,7 +500,7 @@ pub(crate) const fn dishonest(op: OpKind, kind: FaultKind) -> Option<&'static st
         FaultKind::NotFound => match op {
             OpKind::PowerOff | OpKind::RemoveSnapshot | OpKind::Unregister => Some("that counts as done"),
             OpKind::Probe => Some("a probe that finds nothing has found that"),
-            OpKind::Provision => Some("a checkpoint that is not there does not restore, which is fatal"),
+            OpKind::Provision => Some("it says so by itself if the checkpoint is not there"),
             _ => None,
         },
         FaultKind::AlreadyExists => match op {
@@ -424,7 +513,7 @@ pub(crate) const fn dishonest(op: OpKind, kind: FaultKind) -> Option<&'static st
 }
 
 /// What can happen between two things, budget permitting.
-pub(crate) fn between_options(world: &World, faults: bool, requests: bool, options: &mut Options) {
+pub(crate) fn between_options(world: &World, held: bool, faults: bool, requests: bool, options: &mut Options) {
     if requests {
         let ticks = |n: u64| u32::try_from(n * TICK).unwrap_or(u32::MAX);
         for request in [
@@ -457,6 +546,13 @@ pub(crate) fn between_options(world: &World, faults: bool, requests: bool, optio
         }
         if world.works() {
             options.push(Act::ProgramEnds);
+            options.push(Act::PausedByHand);
+        }
+        if world.session && world.power == Power::On {
+            options.push(Act::SessionLost);
+        }
+        if held {
+            options.push(Act::LongWait);
         }
     }
 }
@@ -580,6 +676,7 @@ mod tests {
             Op::Probe,
             Op::Register,
             Op::Provision(vmtask_core::Base::Baseline),
+            Op::Provision(vmtask_core::Base::Checkpoint(generation)),
             Op::PowerOn,
             Op::AwaitTools,
             Op::LogIn,
@@ -598,7 +695,18 @@ mod tests {
         for op in ops {
             let mut options = Options::new();
             let breadth = Breadth { latest: Breadth::MAX_LATEST, all_kinds: true };
-            command_options(op, breadth, true, &mut options);
+            let mut world = World::new();
+            world.snapshots[0] = Some(crate::guest::Snapshot {
+                generation,
+                guest: crate::guest::Guest::booted(
+                    &crate::scenario::Scenario::of(crate::scenario::Profile::Qemu),
+                    false,
+                ),
+                whole: true,
+                health: Health::Good,
+            });
+            world.stream = Some(crate::world::Stream { generation, left: 0 });
+            command_options(op, breadth, &world, &mut options);
             assert!(options.as_slice().len() < Options::MAX, "{op}: {}", options.as_slice().len());
         }
     }

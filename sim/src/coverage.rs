@@ -114,6 +114,7 @@ fn contract(phase: PhaseKind, trigger: Trigger) -> Option<&'static str> {
         _ if of_guest && phase == K::Registering => "a VM that was found off sends nothing",
         _ if of_program && phase == K::Provisioning => "the guest in the making runs no program",
         _ if of_program && matches!(phase, K::MakingWorkdir | K::CopyingIn) => "the program has not been launched",
+        Trigger::JournalLost if phase == K::Created => "nothing has been recorded",
         Trigger::Progress if phase == K::Paused => "a guest at rest makes no progress",
         Trigger::Progress if matches!(phase, K::CopyingOut | K::Unregistering) => "the program has ended",
         _ => return None,

@@ -105,23 +105,31 @@ impl Guest {
         self.program.instances > 0 && !self.program.exited && !self.hung
     }
 
+    /// Whether it has done all of its steps, and goes on without doing anything.
+    #[must_use]
+    pub const fn is_idle(&self, scenario: &Scenario) -> bool {
+        scenario.hangs && self.program.steps >= scenario.steps
+    }
+
     /// One step of the program, of every instance of it. Returns whether it ended.
     pub fn step(&mut self, scenario: &Scenario) -> bool {
-        for _ in 0..self.program.instances {
+        // One that hangs idles, in a guest that is sound.
+        let works = if self.is_idle(scenario) { 0 } else { self.program.instances };
+        for _ in 0..works {
             let Running { state, steps, .. } = self.program;
             self.program.state = next_state(scenario, state, steps, self.whole);
             self.program.steps += 1;
         }
-        self.program.exited = self.program.steps >= scenario.steps;
+        self.program.exited = self.program.steps >= scenario.steps && !scenario.hangs;
         self.program.exited
     }
 
     /// What a probe says about the program.
     #[must_use]
-    pub fn program_seen(&self) -> Program {
+    pub fn program_seen(&self, exit: ExitStatus) -> Program {
         match self.program {
             _ if !self.answers() => Program::Unknown,
-            Running { exited: true, .. } => Program::Exited(EXIT),
+            Running { exited: true, .. } => Program::Exited(exit),
             Running { instances: 0, .. } => Program::NotStarted,
             Running { .. } => Program::Running,
         }
@@ -146,14 +154,19 @@ pub struct Snapshot {
 pub enum Health {
     /// It does.
     Good,
-    /// The hypervisor refuses it.
+    /// It is damaged: found when it is to be restored.
     BadAtProvision,
-    /// The hypervisor takes it and fails to start from it.
+    /// Its files are sound, and the hypervisor that made it fails to start from it.
     BadAtPowerOn,
+    /// It is damaged, and a probe sees that.
+    SeenDamaged,
+    /// It restores a guest in which the program was never started.
+    NotStarted,
+    /// It restores the state of the oldest checkpoint that is there.
+    Older,
+    /// A file that no manifest names: it is nobody's checkpoint, and goes when the next one is begun.
+    Litter,
 }
-
-/// How the program ends.
-pub(crate) const EXIT: ExitStatus = ExitStatus::Code(0);
 
 /// What one output file contains, as the 64 bits that stand for it in the small world.
 #[must_use]

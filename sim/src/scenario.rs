@@ -4,8 +4,8 @@
 //! everything else takes none. That keeps the number of different moments small enough to visit each.
 
 use vmtask_core::{
-    Capabilities, CheckpointSpec, FileIn, FileOut, Limits, OpKind, Pause, Plan, PlanError, Policy, ProgramSpec,
-    Snapshots, Span, TaskDraft, TaskSpec,
+    Capabilities, CheckpointSpec, ExitStatus, FileIn, FileOut, Limits, OpKind, Pause, Plan, PlanError, Policy,
+    ProgramSpec, Snapshots, Span, TaskDraft, TaskSpec,
 };
 
 /// One tick, in milliseconds.
@@ -28,11 +28,15 @@ pub enum Profile {
     Vix,
     /// A hypervisor without snapshots.
     Plain,
+    /// Like QEMU, with a program that ends with an exit code of its own and does not write its output.
+    Failing,
+    /// Like QEMU, with a program that does all of its steps and then hangs in a guest that is sound, and a run limit.
+    Limited,
 }
 
 impl Profile {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Qemu, Self::Warm, Self::Vix, Self::Plain];
+    pub const ALL: [Self; 6] = [Self::Qemu, Self::Warm, Self::Vix, Self::Plain, Self::Failing, Self::Limited];
 
     /// Its name in plans and on the command line.
     #[must_use]
@@ -42,6 +46,8 @@ impl Profile {
             Self::Warm => "warm",
             Self::Vix => "vix",
             Self::Plain => "plain",
+            Self::Failing => "failing",
+            Self::Limited => "limited",
         }
     }
 
@@ -57,7 +63,7 @@ impl Profile {
             disk: false,
         };
         match self {
-            Self::Qemu | Self::Warm => qemu,
+            Self::Qemu | Self::Warm | Self::Failing | Self::Limited => qemu,
             Self::Vix => Capabilities {
                 linked_clones: false,
                 snapshots: Snapshots::ByCopy,
@@ -84,6 +90,10 @@ pub struct Scenario {
     pub outputs: u16,
     /// How many steps the program takes, one a tick.
     pub steps: u32,
+    /// How the program ends.
+    pub exit: ExitStatus,
+    /// Whether it does not end, but goes on without doing anything.
+    pub hangs: bool,
     /// After how many slices the agent answers.
     pub boot_slices: u8,
     /// After how many slices a file is copied, in either direction.
@@ -92,6 +102,11 @@ pub struct Scenario {
     pub commit_slices: u8,
     /// How often a checkpoint is due, in milliseconds; `None` if none is taken.
     pub(crate) interval: Option<u64>,
+    /// How many checkpoints are kept, and how much computing is worth one at the end, in milliseconds.
+    pub(crate) keep: usize,
+    /// For how long the program may run, in milliseconds.
+    pub(crate) limit: Option<u64>,
+    pub(crate) at_stake: u64,
     plan: Plan,
 }
 
@@ -107,7 +122,8 @@ impl Scenario {
     pub fn of(profile: Profile) -> Self {
         let keep = if profile == Profile::Warm { 1 } else { 2 };
         // The small task is well-formed and fits every hypervisor; the tests of this crate make each of them.
-        let spec = match small_spec(2, 1, keep).check() {
+        let limit = (profile == Profile::Limited).then(|| Span::from_secs(12));
+        let spec = match small_spec(2, 1, keep, limit).check() {
             Ok(spec) => spec,
             Err(error) => unreachable!("the small task is well-formed: {error}"),
         };
@@ -121,12 +137,23 @@ impl Scenario {
             inputs: vec![b"program".to_vec(), b"3 1 4 1 5 9 2 6".to_vec()],
             outputs: 1,
             steps: 9,
+            exit: ExitStatus::Code(if profile == Profile::Failing { 3 } else { 0 }),
+            hangs: profile == Profile::Limited,
             boot_slices: 1,
             copy_slices: 1,
             commit_slices: 1,
             interval: interval(&spec, &plan),
+            keep: usize::from(keep),
+            limit: spec.limits.run_ms,
+            at_stake: u64::from(small_policy().at_stake.as_millis()),
             plan,
         }
+    }
+
+    /// Whether the program writes its outputs.
+    #[must_use]
+    pub fn writes_outputs(&self) -> bool {
+        self.profile != Profile::Failing
     }
 
     /// For a task of somebody else's, with the contents of its input files.
@@ -181,7 +208,7 @@ fn small_policy() -> Policy {
     policy
 }
 
-fn small_spec(files_in: usize, files_out: usize, keep: u8) -> TaskDraft {
+fn small_spec(files_in: usize, files_out: usize, keep: u8, run: Option<Span>) -> TaskDraft {
     TaskDraft {
         name: "simulated".into(),
         platform: "simulated".into(),
@@ -200,6 +227,6 @@ fn small_spec(files_in: usize, files_out: usize, keep: u8) -> TaskDraft {
             .map(|n| FileOut { guest: format!("out{n}"), host: format!("out{n}"), optional: false })
             .collect(),
         checkpoint: Some(CheckpointSpec { every: Span::from_secs(3), keep }),
-        limits: Limits::default(),
+        limits: Limits { run_ms: run.map(|run| u64::from(run.as_millis())), ..Limits::default() },
     }
 }

@@ -17,8 +17,8 @@ mod equal;
 mod will;
 
 use vmtask_core::{
-    Accepted, Boot, Command, CommandId, Event, Fault, Instant, Machine, OpKind, Outcome, Output, Phase, Power, Record,
-    Reply, Stimulus,
+    Accepted, Boot, Cause, Command, CommandId, Event, Fault, FaultKind, Instant, Machine, OpKind, Outcome, Output,
+    Phase, Power, Record, Reply, Request, Stimulus, WaitsFor,
 };
 
 use crate::act::{Act, Breadth, Director, Mark, Moment, Options, command_options, phase_key};
@@ -105,6 +105,37 @@ pub struct System {
     phase_since: u64,
     /// [`Scenario::interval`].
     interval: Option<u64>,
+    /// By how much later clocks that jumped have made the timers of this phase.
+    behind: u64,
+    trouble: Option<Trouble>,
+}
+
+/// What fails until somebody mends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Trouble {
+    /// Commands of this kind.
+    Op(OpKind, FaultKind),
+    /// Records are never durable, until the next manager.
+    Journal,
+    /// Records, and whatever needs room.
+    DiskFull,
+}
+
+impl Trouble {
+    const fn fails(self, op: OpKind) -> Option<FaultKind> {
+        match self {
+            Self::Op(kind, fault) if kind as u8 == op as u8 => Some(fault),
+            Self::DiskFull
+                if matches!(
+                    op,
+                    OpKind::BeginSnapshot | OpKind::CommitSnapshot | OpKind::CopyOut | OpKind::Provision
+                ) =>
+            {
+                Some(FaultKind::NoSpace)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// An answer to a command.
@@ -212,6 +243,8 @@ impl System {
             phase: Phase::Created,
             phase_since: 0,
             interval: scenario.interval,
+            behind: 0,
+            trouble: None,
         }
     }
 
@@ -241,24 +274,28 @@ impl System {
         let happened = self.mark;
         self.drain(scenario, director)?;
         self.note_phase();
-        invariant::always(self, scenario)?;
+        invariant::always(self)?;
         if let Some(outcome) = self.machine.outcome() {
             invariant::at_end(self, scenario, outcome)?;
             if matches!(outcome, Outcome::Completed { .. } | Outcome::Aborted) {
                 return Ok(Status::Over(outcome));
             }
-            // One whose guest does not come to life ends a manager that can do nothing about it.
-            let newest = self.machine.newest_checkpoint();
-            let dead_end = newest.is_some_and(|generation| !self.world.restores(generation));
-            self.spy.life_ended(outcome, dead_end)?;
+            if Self::is_hopeless(outcome) {
+                return Ok(Status::Over(outcome));
+            }
             self.world.lose_manager(scenario);
+            if matches!(outcome, Outcome::Failed { .. }) {
+                self.mended();
+            }
             self.start_manager(scenario, director)?;
             self.mark_other();
+            self.spy.off = self.elapsed_off(scenario);
             return Ok(Status::Going);
         }
         if !self.interfere(scenario, director, happened)? {
             self.proceed(scenario, director)?;
         }
+        self.spy.off = self.elapsed_off(scenario);
         Ok(Status::Going)
     }
 
@@ -266,30 +303,36 @@ impl System {
 
     fn drain(&mut self, scenario: &Scenario, director: &mut impl Director) -> Result<(), Violation> {
         for _ in 0..MAX_OUTBOX {
-            let Some(output) = self.machine.poll_output(scenario.plan()) else { return Ok(()) };
+            let Some(output) = self.machine.poll_output(scenario.plan()) else { return invariant::on_drained(self) };
             director.tell(self.now, &Told::Output(output));
             match output {
                 Output::Persist(record) => {
-                    self.spy.emitted(&record)?;
+                    invariant::on_record(self, scenario, &record)?;
                     self.queued = Some(record);
-                    self.start_writing(director);
+                    self.start_writing(scenario, director);
                 }
                 Output::Command(command) => {
                     invariant::on_command(self, scenario, &command)?;
-                    self.hand_out(director, command);
+                    self.hand_out(scenario, director, command);
                 }
                 Output::Fence(id) => {
                     self.spy.fence(id)?;
-                    self.ask_for_fence(director, id);
+                    self.ask_for_fence(scenario, director, id);
                 }
-                Output::Report(report) => invariant::on_report(self, &report)?,
+                Output::Report(report) => invariant::on_report(self, scenario, &report)?,
             }
         }
         Err(Violation::OutboxUnbounded)
     }
 
     /// Asks whether something special happens, within the budget.
-    fn consult(&mut self, director: &mut impl Director, moment: Moment, options: &mut Options) -> Option<Act> {
+    fn consult(
+        &mut self,
+        scenario: &Scenario,
+        director: &mut impl Director,
+        moment: Moment,
+        options: &mut Options,
+    ) -> Option<Act> {
         if options.as_slice().is_empty() {
             return None;
         }
@@ -299,23 +342,27 @@ impl System {
         director.tell(self.now, &Told::Act(act));
         self.budget.spend(act);
         if !act.is_request() {
-            self.spy.faults += 1;
-            self.spy.harmless += u16::from(act.is_harmless());
+            self.spy.went_wrong(scenario, act);
         }
         Some(act)
     }
 
-    fn hand_out(&mut self, director: &mut impl Director, command: Command) {
+    fn hand_out(&mut self, scenario: &Scenario, director: &mut impl Director, command: Command) {
         let kind = command.op.kind();
         let count = &mut self.counts.ops[kind.index()];
         *count += 1;
         let nth = *count;
         let mut options = Options::new();
-        if self.budget.faults > 0 {
-            let last_slice = self.world.stream.is_some_and(|s| s.left == 0);
-            command_options(command.op, self.breadth, last_slice, &mut options);
+        let fails = self.trouble.and_then(|trouble| trouble.fails(kind));
+        if self.budget.faults > 0 && fails.is_none() {
+            command_options(command.op, self.breadth, &self.world, &mut options);
         }
-        let act = self.consult(director, Moment::Command(kind, nth), &mut options);
+        let mut act = self.consult(scenario, director, Moment::Command(kind, nth), &mut options);
+        if let Some(Act::Lasting(fault)) = act {
+            self.trouble = Some(Trouble::Op(kind, fault));
+            act = Some(Act::Fail(fault));
+        }
+        let act = fails.map(Act::Fail).or(act);
         let takes = if kind.is_sliced() { TICK } else { 0 } + if act == Some(Act::Slow) { TICK } else { 0 };
         if let Some(stuck) = self.worker.take() {
             // The machine has given up on it; the worker has not.
@@ -338,26 +385,39 @@ impl System {
         }
     }
 
-    fn start_writing(&mut self, director: &mut impl Director) {
+    fn start_writing(&mut self, scenario: &Scenario, director: &mut impl Director) {
         if self.writer.is_some() {
             return;
         }
         let Some(record) = self.queued.take() else { return };
+        if matches!(self.trouble, Some(Trouble::Journal | Trouble::DiskFull)) {
+            return;
+        }
         self.counts.writes += 1;
         let nth = self.counts.writes;
         let mut options = Options::new();
         if self.budget.faults > 0 {
             options.push(Act::SlowWrite);
             options.push(Act::WriteFails);
-            options.push(Act::WriteHangs);
             options.push(Act::Tear);
+            options.push(Act::JournalHangs);
+            options.push(Act::JournalGone);
+            options.push(Act::DiskFull);
         }
-        let act = self.consult(director, Moment::Write(nth), &mut options);
+        let act = self.consult(scenario, director, Moment::Write(nth), &mut options);
+        match act {
+            Some(Act::JournalHangs | Act::JournalGone) => self.trouble = Some(Trouble::Journal),
+            Some(Act::DiskFull) => self.trouble = Some(Trouble::DiskFull),
+            _ => {}
+        }
+        if matches!(act, Some(Act::JournalHangs | Act::DiskFull)) {
+            return;
+        }
         let at = self.now + if matches!(act, Some(Act::SlowWrite | Act::WriteFails)) { TICK } else { 0 };
         self.writer = Some(Writing { at, nth, record, act });
     }
 
-    fn ask_for_fence(&mut self, director: &mut impl Director, id: CommandId) {
+    fn ask_for_fence(&mut self, scenario: &Scenario, director: &mut impl Director, id: CommandId) {
         self.counts.fences += 1;
         let nth = self.counts.fences;
         let mut options = Options::new();
@@ -365,7 +425,7 @@ impl System {
             options.push(Act::VmDies);
             options.push(Act::FenceHangs);
         }
-        let act = self.consult(director, Moment::Fence(nth), &mut options);
+        let act = self.consult(scenario, director, Moment::Fence(nth), &mut options);
         if act != Some(Act::FenceHangs) {
             self.fencer = Some(Fencing { id, at: self.now, nth, dies: act == Some(Act::VmDies) });
         }
@@ -390,6 +450,17 @@ impl System {
         Ok(verdict.ok())
     }
 
+    /// Whether it would end like this again and again, until somebody raises the limit.
+    const fn is_hopeless(outcome: Outcome) -> bool {
+        matches!(outcome, Outcome::Failed { cause: Cause::RunLimit })
+    }
+
+    /// Somebody has looked after what had failed, an hour later.
+    const fn mended(&mut self) {
+        self.trouble = None;
+        self.now += 3_600_000;
+    }
+
     const fn mark_other(&mut self) {
         self.counts.other += 1;
         self.mark = Mark::Other(self.counts.other);
@@ -399,6 +470,7 @@ impl System {
         let phase = self.machine.phase();
         if phase_key(phase) != phase_key(self.phase) {
             self.phase_since = self.now;
+            self.behind = u64::from(self.told.since(self.machine_now()).as_millis());
         }
         self.phase = phase;
         self.spy.says(phase);
@@ -407,8 +479,26 @@ impl System {
     /// In how many milliseconds a task that runs, and does nothing else, must have begun a checkpoint: the interval,
     /// and a tick to spare, after it began to. `None` if it takes none, or if nobody can trust the clock.
     pub(crate) fn checkpoint_overdue_in(&self) -> Option<u64> {
-        let interval = self.interval.filter(|_| self.phase == Phase::Running && !self.spy.clock_jumped)?;
-        Some((self.phase_since + interval + 2 * TICK).saturating_sub(self.now))
+        let interval = self.interval.filter(|_| self.phase == Phase::Running && !self.spy.clock_in_doubt)?;
+        Some((self.phase_since + self.behind + interval + 2 * TICK).saturating_sub(self.now))
+    }
+
+    /// Whether something is under way, or about to be.
+    pub(crate) fn is_busy(&self) -> bool {
+        let waits = self.machine.waits_for() != WaitsFor::Program;
+        waits || self.worker.is_some() || self.late.iter().any(Option::is_some)
+    }
+
+    /// By how much the time that the program has run, as the machine counts it, is too long. `None` if something went
+    /// wrong that the machine cannot see at once.
+    pub(crate) fn elapsed_off(&self, scenario: &Scenario) -> Option<i64> {
+        if self.spy.harmed {
+            return None;
+        }
+        // An abort is never denied, and puts on record how long it has been.
+        let mut machine = self.machine.clone();
+        let _ = machine.handle_request(scenario.plan(), self.machine_now(), Request::Abort);
+        Some(machine.record().elapsed_ms.cast_signed() - self.spy.ran.cast_signed())
     }
 
     /// Whether the VM runs although nobody should want it to.

@@ -12,11 +12,11 @@
 //! the machine must never ask for is a [`Misuse`].
 
 use vmtask_core::{
-    Base, Boot, Capabilities, Command, Event, Fault, FaultKind, FileIx, Found, Generation, Generations, Keep, Op,
-    Power, Program, Reply, Snapshots,
+    Base, Boot, Command, Event, Fault, FaultKind, FileIx, Found, Generation, Generations, Keep, Op, Power, Program,
+    Reply, Snapshots,
 };
 
-use crate::guest::{Agent, EXIT, Guest, Health, Snapshot, output_of};
+use crate::guest::{Agent, Guest, Health, Snapshot, output_of};
 use crate::scenario::{MAX_OUT, Scenario, TICK};
 
 /// How many checkpoints, whole and half-made, fit on the world's disk.
@@ -37,6 +37,8 @@ pub struct World {
     pub guest: Option<Guest>,
     /// Whether the present manager is logged in to the guest.
     pub session: bool,
+    /// It was, and is not any more, and may not know.
+    pub session_lost: bool,
     /// A checkpoint that is being written.
     pub stream: Option<Stream>,
     /// The checkpoints on disk, whole or not.
@@ -117,6 +119,7 @@ impl World {
             staged: None,
             guest: None,
             session: false,
+            session_lost: false,
             stream: None,
             snapshots: [None; MAX_SNAPSHOTS],
             copying_out: None,
@@ -136,7 +139,7 @@ impl World {
         }
         self.fresh &= matches!(command.op, Op::Probe | Op::Provision(_));
         Some(match command.op {
-            Op::Probe => Ok(Reply::Found(self.probe(scenario.plan().capabilities()))),
+            Op::Probe => Ok(Reply::Found(self.probe(scenario))),
             Op::Register => {
                 self.registered = true;
                 Ok(Reply::Done)
@@ -144,7 +147,9 @@ impl World {
             Op::Provision(base) => self.provision(scenario, base, command.boot),
             Op::PowerOn => self.power_on(),
             Op::AwaitTools => return self.await_tools(),
-            Op::LogIn => return self.by_agent(|world, _| world.session = true),
+            Op::LogIn => {
+                return self.by_agent(|world, _| (world.session, world.session_lost) = (true, false));
+            }
             Op::MakeWorkdir => return self.in_guest(scenario, |_, guest| guest.workdir = true),
             Op::CopyIn(ix) => return self.copy_in(scenario, ix),
             Op::Launch => return self.launch(scenario),
@@ -170,19 +175,22 @@ impl World {
 
     /// What a probe finds.
     #[must_use]
-    pub fn probe(&self, capabilities: &Capabilities) -> Found {
-        let may_look = self.power == Power::On && (self.session || !capabilities.guest_login);
+    pub fn probe(&self, scenario: &Scenario) -> Found {
+        let may_look = self.power == Power::On && (self.session || !scenario.plan().capabilities().guest_login);
         let program = match &self.guest {
-            Some(guest) if may_look => guest.program_seen(),
+            Some(guest) if may_look => guest.program_seen(scenario.exit),
             _ => Program::Unknown,
         };
-        let snapshots = self.snapshots.iter().flatten().filter(|s| s.whole).map(|s| s.generation);
+        let listed = |damaged: bool| {
+            let whole = self.snapshots.iter().flatten().filter(|s| s.whole);
+            whole.filter(move |s| (s.health == Health::SeenDamaged) == damaged).map(|s| s.generation)
+        };
         Found {
             registered: self.registered,
             power: self.power,
             program,
-            snapshots: Generations::from_iter(snapshots),
-            damaged: Generations::NONE,
+            snapshots: Generations::from_iter(listed(false)),
+            damaged: Generations::from_iter(listed(true)),
         }
     }
 
@@ -191,10 +199,14 @@ impl World {
             Base::Baseline => (Guest::booted(scenario, scenario.warm), true),
             Base::Checkpoint(generation) => match self.snapshot(generation) {
                 None => return fault(FaultKind::NotFound),
-                Some(Snapshot { whole: false, .. } | Snapshot { health: Health::BadAtProvision, .. }) => {
-                    return fault(FaultKind::Damaged);
-                }
-                Some(snapshot) => (snapshot.guest, snapshot.health == Health::Good),
+                // Without a manifest it is no checkpoint.
+                Some(Snapshot { whole: false, .. }) => return fault(FaultKind::NotFound),
+                Some(snapshot) => match snapshot.health {
+                    Health::BadAtProvision | Health::SeenDamaged | Health::Litter => return fault(FaultKind::Damaged),
+                    Health::NotStarted => (Guest::booted(scenario, true), true),
+                    Health::Older => (self.oldest_guest().unwrap_or(snapshot.guest), true),
+                    health => (snapshot.guest, health == Health::Good),
+                },
             },
         };
         self.power_off();
@@ -314,6 +326,7 @@ impl World {
         }
         self.begun = self.begun.max(generation.0);
         self.remove_snapshot(generation);
+        self.sweep();
         let Some(place) = self.snapshots.iter_mut().find(|s| s.is_none()) else {
             return fault(FaultKind::NoSpace);
         };
@@ -349,7 +362,9 @@ impl World {
             _ => 0,
         };
         let mut there = None;
-        let answer = self.in_guest(scenario, |_, guest| there = guest.program.exited.then_some(guest.program.state));
+        let answer = self.in_guest(scenario, |_, guest| {
+            there = (guest.marker && scenario.writes_outputs()).then_some(guest.program.state);
+        });
         if !matches!(answer, Some(Ok(_))) {
             return answer;
         }
@@ -372,14 +387,45 @@ impl World {
         self.staged = None;
         self.stream = None;
         self.session = false;
+        self.session_lost = false;
         self.copying_out = None;
     }
 
     fn unregister(&mut self, keep: Keep) {
         self.registered = false;
         self.staged = None;
-        if keep == Keep::Nothing {
-            self.snapshots = [None; MAX_SNAPSHOTS];
+        match keep {
+            Keep::Nothing => self.snapshots = [None; MAX_SNAPSHOTS],
+            Keep::Checkpoints => self.sweep(),
+        }
+    }
+
+    /// What no manifest names, and nobody writes any more, goes.
+    fn sweep(&mut self) {
+        for place in &mut self.snapshots {
+            *place = place.filter(|s| s.whole || self.stream.is_some_and(|stream| stream.generation == s.generation));
+        }
+    }
+
+    /// Some of the effects of a command that has several, and not the last.
+    pub fn act_by_half(&mut self, op: Op) {
+        match op {
+            // The manifest goes first, and comes last.
+            Op::RemoveSnapshot(generation) | Op::CommitSnapshot(generation) => {
+                self.stream = self.stream.filter(|s| s.generation != generation);
+                for snapshot in self.snapshots.iter_mut().flatten().filter(|s| s.generation == generation) {
+                    (snapshot.whole, snapshot.health) = (false, Health::Litter);
+                }
+            }
+            Op::Unregister(keep) => {
+                self.registered = false;
+                if keep == Keep::Nothing
+                    && let Some(oldest) = self.snapshots.iter_mut().find(|s| s.is_some())
+                {
+                    *oldest = None;
+                }
+            }
+            _ => self.power_off(),
         }
     }
 
@@ -405,6 +451,18 @@ impl World {
         self.snapshot(generation).is_some_and(|s| s.whole && s.health == Health::Good && s.guest.is_sound())
     }
 
+    /// The newest checkpoint that a manifest names.
+    #[must_use]
+    pub fn newest_whole(&self) -> Option<Generation> {
+        self.snapshots.iter().flatten().filter(|s| s.whole).map(|s| s.generation).max()
+    }
+
+    /// What is in the oldest checkpoint that restores.
+    fn oldest_guest(&self) -> Option<Guest> {
+        let sound = self.snapshots.iter().flatten().filter(|s| s.whole && s.health == Health::Good);
+        sound.min_by_key(|s| s.generation).map(|s| s.guest)
+    }
+
     /// Whether the manifest names this checkpoint.
     #[must_use]
     pub fn is_whole(&self, generation: Generation) -> bool {
@@ -420,10 +478,27 @@ impl World {
         }
     }
 
+    /// Somebody deletes a checkpoint.
+    pub fn delete(&mut self, generation: Generation) {
+        self.remove_snapshot(generation);
+    }
+
+    /// The session in the guest is over.
+    pub const fn lose_session(&mut self) {
+        (self.session, self.session_lost) = (false, true);
+    }
+
     /// A checkpoint goes bad, as one that was written to a failing disk.
     pub fn spoil(&mut self, generation: Generation, health: Health) {
         for snapshot in self.snapshots.iter_mut().flatten().filter(|s| s.generation == generation) {
             snapshot.health = health;
+        }
+    }
+
+    /// All checkpoints are found damaged.
+    pub fn spoil_all(&mut self) {
+        for snapshot in self.snapshots.iter_mut().flatten().filter(|s| s.whole) {
+            snapshot.health = Health::SeenDamaged;
         }
     }
 
@@ -446,9 +521,10 @@ impl World {
 
     /// The manager's process is gone, and what lives in it.
     pub fn lose_manager(&mut self, scenario: &Scenario) {
+        self.interrupt_stream();
         if scenario.outlives_manager() {
             self.stream = None;
-            self.session = false;
+            (self.session, self.session_lost) = (false, false);
             self.copying_out = None;
         } else {
             self.power_off();
@@ -460,7 +536,15 @@ impl World {
         if self.power == Power::Paused && scenario.suspends_to_disk() {
             self.lose_manager(scenario);
         } else {
+            self.interrupt_stream();
             self.power_off();
+        }
+    }
+
+    /// What was being written is nobody's.
+    fn interrupt_stream(&mut self) {
+        for snapshot in self.snapshots.iter_mut().flatten().filter(|s| !s.whole) {
+            snapshot.health = Health::Litter;
         }
     }
 
@@ -492,15 +576,19 @@ impl World {
         let guest = self.guest.as_mut()?;
         let exited = guest.step(scenario);
         guest.until_step = TICK;
-        if !guest.answers() {
+        if !guest.answers() || guest.is_idle(scenario) {
             return None;
         }
         let done = u64::from(guest.program.steps);
         let permille = u16::try_from(done * 1000 / u64::from(scenario.steps.max(1))).unwrap_or(1000).min(1000);
         Some(match exited {
-            true => Event::ProgramExited(EXIT),
+            true => Event::ProgramExited(scenario.exit),
             false => Event::Progress { permille: Some(permille), cpu_ms: done * TICK },
         })
+    }
+
+    const fn needs_login(&self, scenario: &Scenario) -> bool {
+        scenario.plan().capabilities().guest_login && !self.session && !self.session_lost
     }
 
     /// Whether a correct machine may hand out this command now.
@@ -521,14 +609,13 @@ impl World {
             Op::BeginSnapshot(g) if self.stream.is_none() && g.0 < self.begun => Misuse::NumberReused,
             Op::BeginSnapshot(g) if self.snapshot(g).is_some_and(|s| s.whole) => Misuse::NumberReused,
             _ if beside_stream && on && self.stream.is_some() => Misuse::BesideTheStream,
-            _ if in_guest && guest.is_some() && scenario.plan().capabilities().guest_login && !self.session => {
-                Misuse::NotLoggedIn
-            }
+            _ if in_guest && guest.is_some() && self.needs_login(scenario) => Misuse::NotLoggedIn,
             Op::CopyIn(_) if guest.is_some_and(|g| g.marker) => Misuse::InputAfterLaunch,
             Op::Launch if guest.is_some_and(|g| !(g.marker || g.workdir && g.has_all(scenario))) => {
                 Misuse::LaunchedTooEarly
             }
-            Op::CopyOut(_) if guest.is_some_and(|g| !g.program.exited) => Misuse::CollectedTooEarly,
+            // A program that has run for as long as it may goes on.
+            Op::CopyOut(_) if guest.is_some_and(|g| !g.program.exited) && !scenario.hangs => Misuse::CollectedTooEarly,
             _ => return None,
         })
     }

@@ -45,16 +45,24 @@ fn a_search_that_is_given_up_says_what_it_has_looked_at() {
     let output = vmsim(&args).output().unwrap();
     let said = String::from_utf8(output.stdout.clone()).unwrap();
     assert_eq!(code(&output), Some(3), "{said}");
-    assert!(said.contains("complete, by deviations from a calm run: 0 (qemu, warm, vix, plain)\n"), "{said}");
+    assert!(
+        said.contains("complete, by deviations from a calm run: 0 (qemu, warm, vix, plain, failing, limited)\n"),
+        "{said}"
+    );
     assert!(said.contains("given up: 1 (qemu), because so many states were allowed\n"), "{said}");
-    assert!(said.contains("not looked at: 1 (warm, vix, plain), 2 (qemu, warm, vix, plain)\n"), "{said}");
+    assert!(
+        said.contains(
+            "not looked at: 1 (warm, vix, plain, failing, limited), 2 (qemu, warm, vix, plain, failing, limited)\n"
+        ),
+        "{said}"
+    );
 
     let output = vmsim(&args).arg("--json").output().unwrap();
     let last = String::from_utf8(output.stdout).unwrap().lines().next_back().unwrap().to_owned();
     let last: serde_json::Value = serde_json::from_str(&last).unwrap();
-    assert_eq!(last["searches"]["complete"].as_array().unwrap().len(), 4, "{last}");
+    assert_eq!(last["searches"]["complete"].as_array().unwrap().len(), 6, "{last}");
     assert_eq!(last["searches"]["given_up"][0]["scenario"], "qemu");
-    assert_eq!(last["searches"]["not_looked_at"].as_array().unwrap().len(), 7);
+    assert_eq!(last["searches"]["not_looked_at"].as_array().unwrap().len(), 11);
 }
 
 #[cfg(target_os = "linux")]

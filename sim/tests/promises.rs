@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use rstest::rstest;
-use vmtask_core::{Phase, Power};
-use vmtask_sim::{Budget, ByNumber, Calm, Health, MAX_STEPS, Misuse, Profile, Scenario, Status, System, Violation};
+use vmtask_core::{Generation, Phase, Power};
+use vmtask_sim::{
+    Budget, ByNumber, Calm, Health, MAX_STEPS, Misuse, Profile, Scenario, Snapshot, Status, System, Violation,
+};
 
 /// Runs calmly, and calls `tamper` before each step until it says that it has.
 fn tampered(profile: Profile, mut tamper: impl FnMut(&mut System) -> bool) -> Result<Status, Violation> {
@@ -140,6 +142,42 @@ fn a_registration_that_stays_after_the_end_is_seen() {
         over
     };
     assert!(matches!(tampered(Profile::Qemu, registered), Err(Violation::LeftBehind(_))));
+}
+
+/// Ground truth is changed while the task runs and does nothing else.
+fn at_rest(mut tamper: impl FnMut(&mut System)) -> Result<Status, Violation> {
+    tampered(Profile::Qemu, |system: &mut System| {
+        let rests = has_one_checkpoint(system) && system.world.works();
+        if rests {
+            tamper(system);
+        }
+        rests
+    })
+}
+
+fn has_one_checkpoint(system: &System) -> bool {
+    system.machine.phase() == Phase::Running && system.machine.newest_checkpoint().is_some()
+}
+
+#[test]
+fn a_checkpoint_that_nobody_knows_is_seen() {
+    let result = at_rest(|system| {
+        let known = system.world.snapshots.iter().flatten().next().copied();
+        let free = system.world.snapshots.iter_mut().find(|s| s.is_none()).unwrap();
+        *free = known.map(|known| Snapshot { generation: Generation(40), ..known });
+    });
+    assert_eq!(result, Err(Violation::UnknownFile(Generation(40))));
+}
+
+#[test]
+fn a_program_that_works_after_its_end_was_saved_is_seen() {
+    let result = at_rest(|system| {
+        for snapshot in system.world.snapshots.iter_mut().flatten() {
+            snapshot.guest.program.exited = true;
+        }
+        system.disk.write(system.machine.record());
+    });
+    assert_eq!(result, Err(Violation::ComputedAgain));
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub const BUDGETS: [(u8, u8); 8] = [(0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 
 /// Those of them that the sources without a bug are searched with: few enough to be searched to their end.
 pub const CLEAN_BUDGETS: &[(u8, u8)] = BUDGETS.split_at(6).0;
 /// The kinds of hypervisor, as `vmsim` calls them.
-const SCENARIOS: [&str; 4] = ["qemu", "warm", "vix", "plain"];
+const SCENARIOS: [&str; 6] = ["qemu", "warm", "vix", "plain", "failing", "limited"];
 /// A search that came so far without a find goes on with the next budget.
 const MAX_STATES: u64 = 1_000_000;
 /// What the copy consists of.

@@ -1,7 +1,7 @@
 //! The promises, by what it means to break them.
 
 use vmtask_core::table::{PhaseKind, Trigger};
-use vmtask_core::{Base, Denied, Generation, Intent, JournalSeq, Op, Outcome};
+use vmtask_core::{Base, Denied, Generation, Intent, JournalSeq, Op, Outcome, Unfit};
 
 use crate::world::Misuse;
 
@@ -108,9 +108,59 @@ pub enum Violation {
     /// All checkpoints are gone.
     #[error("there was a checkpoint, and now a manager that started would find none that restores")]
     CheckpointLost,
-    /// A good checkpoint was called unusable.
-    #[error("checkpoint {0} is good and was given up after a single fault")]
-    GoodCheckpointDropped(Generation),
+    /// A checkpoint was dropped for a reason that is not so.
+    #[error("checkpoint {0} was dropped ({1}), which is not so, or was not tried as often as the policy says")]
+    GoodCheckpointDropped(Generation, Unfit),
+    /// A checkpoint was dropped and nobody was told.
+    #[error("checkpoint {0} is no longer in the journal, and nobody was told why")]
+    DroppedInSilence(Generation),
+    /// A checkpoint that was set aside was removed.
+    #[error("checkpoint {0} was dropped and is to be set aside, and was removed before the task had ended")]
+    RemovedEvidence(Generation),
+    /// More checkpoints than are kept.
+    #[error("{0} whole checkpoints are on disk that are to be deleted or kept, and the next is begun")]
+    TooManyCheckpoints(usize),
+    /// A checkpoint that nobody knows.
+    #[error("the task runs and does nothing else, and the files of checkpoint {0} are on disk and nobody knows them")]
+    UnknownFile(Generation),
+    /// After a quit there is one attempt to save.
+    #[error("a second checkpoint, {0}, was begun after a quit")]
+    SavedTwice(Generation),
+    /// There was time to save, and nothing was saved.
+    #[error(
+        "the task was to stop with time to save, and stopped with checkpoint {checkpoint:?}, which was there before"
+    )]
+    NotSaved {
+        /// What it resumes from.
+        checkpoint: Option<Generation>,
+    },
+    /// Much would be computed again if copying failed.
+    #[error("outputs are copied, and the {at_stake} ms that were computed last are in no checkpoint")]
+    EndNotSaved {
+        /// How much would be computed again, in milliseconds.
+        at_stake: u64,
+    },
+    /// What was saved was computed again.
+    #[error("the program works although its end is in a checkpoint that restores")]
+    ComputedAgain,
+    /// Outputs are copied again and again.
+    #[error("outputs are copied out of the {0}th guest, the others having been lost meanwhile")]
+    TooManyRounds(u16),
+    /// The time that the program has run is not what the machine says.
+    #[error("the program's running time, as the machine counts it, is off by {off} ms")]
+    ElapsedWrong {
+        /// By so much too long.
+        off: i64,
+    },
+    /// Two guests with one boot number.
+    #[error("a boot number was provisioned a second time")]
+    BootProvisionedTwice,
+    /// A VM that outlived its manager was given up.
+    #[error("{0} was handed out although the earlier manager's VM is there, its program in it, and nothing is wrong")]
+    AdoptedAndLost(Op),
+    /// Only an abort outlives a manager.
+    #[error("a manager that was started wants {0:?}, which nobody has asked it for")]
+    WantsForNothing(Intent),
     /// A newer checkpoint was there.
     #[error("the task goes on from {base:?} although checkpoint {newest} is whole, restores, and was not given up")]
     NotTheNewest {
@@ -140,12 +190,10 @@ pub enum Violation {
     #[error("{0} was given up and repeated although nothing but a clock had gone wrong")]
     ClockCost(Op),
     /// Restarts without a reason.
-    #[error("the task was rolled back {restarts} times after {reasons} faults and restarts")]
+    #[error("the task was rolled back {restarts} times in all, and more often than what went wrong last can cause")]
     TooManyRestarts {
         /// How often.
         restarts: u32,
-        /// What could have been a reason.
-        reasons: u32,
     },
     /// A drain that does not end.
     #[error("the machine's outbox is not bounded")]
@@ -157,7 +205,7 @@ pub enum Violation {
     #[error("the task did not end although nothing went wrong any more")]
     NeverEnds,
     /// It failed although nothing went wrong.
-    #[error("the task failed although nothing had gone wrong since it was last started: {0:?}")]
+    #[error("the task failed, or left something behind, although what it tells as the cause did not happen: {0:?}")]
     FailedForNothing(Outcome),
     /// It stopped although nobody wanted it to.
     #[error("the task stopped although nobody asked for it")]

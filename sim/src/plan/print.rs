@@ -78,6 +78,7 @@ impl fmt::Display for Act {
         match self {
             Self::Hang(Some(steps)) => write!(f, "hang, acts after {steps} steps"),
             Self::Fail(kind) => write!(f, "fail {}", fault_name(*kind)),
+            Self::Lasting(kind) => write!(f, "fail until mended {}", fault_name(*kind)),
             Self::Request(Request::Quit { budget_ms }) => write!(f, "request Quit({budget_ms}ms)"),
             Self::Request(request) => write!(f, "request {request:?}"),
             Self::Clock(seconds) => write!(f, "clock {seconds:+}s"),
@@ -90,21 +91,33 @@ impl fmt::Display for Act {
 }
 
 /// Acts that are always written in the same way.
-pub(crate) const PLAIN: [(Act, &str); 32] = [
+pub(crate) const PLAIN: [(Act, &str); 44] = [
     (Act::LoseReply, "lose reply"),
     (Act::DuplicateReply, "duplicate reply"),
     (Act::DelayReply, "delay reply"),
     (Act::LateReply, "reply after deadline"),
     (Act::SlowWrite, "slow write"),
     (Act::WriteFails, "write fails"),
-    (Act::WriteHangs, "write hangs"),
     (Act::Slow, "slow"),
     (Act::Hang(None), "hang"),
     (Act::ActThenUnknown, "act, then fail unknown"),
     (Act::FailAndKill, "fail fatal and lose the VM"),
     (Act::NoTools, "tools timeout"),
     (Act::Spoil(Health::BadAtPowerOn), "spoil checkpoint, found at power-on"),
+    (Act::Spoil(Health::SeenDamaged), "spoil checkpoint, seen by the probe"),
+    (Act::Spoil(Health::NotStarted), "spoil checkpoint, not the task's"),
+    (Act::Spoil(Health::Older), "spoil checkpoint, of an older state"),
     (Act::Spoil(Health::BadAtProvision), "spoil checkpoint"),
+    (Act::SpoilAll, "spoil all checkpoints"),
+    (Act::Deleted, "delete checkpoint"),
+    (Act::HalfPowerLoss, "act by half, then power-loss"),
+    (Act::Half, "act by half, then fail unknown"),
+    (Act::JournalHangs, "journal hangs"),
+    (Act::JournalGone, "journal gone"),
+    (Act::DiskFull, "disk full until mended"),
+    (Act::PausedByHand, "paused by hand"),
+    (Act::SessionLost, "session-lost"),
+    (Act::LongWait, "long-wait"),
     (Act::Tear, "tear record"),
     (Act::VmDies, "vm dies"),
     (Act::FenceHangs, "fence hangs"),

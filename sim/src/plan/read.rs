@@ -107,7 +107,7 @@ fn parse_version(words: &mut Words<'_>) -> Result<(), PlanSyntaxError> {
 fn parse_scenario(words: &mut Words<'_>) -> Result<Profile, PlanSyntaxError> {
     words.next("scenario")?;
     let profile = words.peek().and_then(|name| Profile::ALL.into_iter().find(|p| p.name() == name));
-    let profile = profile.ok_or_else(|| words.error("expected one of qemu, warm, vix, plain"))?;
+    let profile = profile.ok_or_else(|| words.error("expected one of qemu, warm, vix, plain, failing, limited"))?;
     words.skip();
     Ok(profile)
 }
@@ -283,12 +283,13 @@ fn parse_act(words: &mut Words<'_>) -> Result<Act, PlanSyntaxError> {
     if let Some((_, act)) = ALIASES.into_iter().find(|(name, _)| words.accept(name)) {
         return Ok(act);
     }
-    if words.accept("fail") {
+    let lasting = words.accept("fail until mended");
+    if lasting || words.accept("fail") {
         let kind = words.peek().and_then(|name| FaultKind::ALL.into_iter().find(|k| fault_name(*k) == name));
         let kind =
             kind.ok_or_else(|| words.error("expected a kind of fault: refused, unknown, not-found, no-space, …"))?;
         words.skip();
-        return Ok(Act::Fail(kind));
+        return Ok(if lasting { Act::Lasting(kind) } else { Act::Fail(kind) });
     }
     Err(words.error("expected what happens: crash, lose reply, hang, fail refused, guest-stop, …"))
 }

@@ -23,6 +23,7 @@ impl System {
         let Some((at, lane)) = self.next_lane() else { return Err(Violation::Stuck) };
         let at = at.max(self.now);
         self.world.pass(at - self.now);
+        self.spy.time_passes(scenario, &self.world, at - self.now);
         self.now = at;
         let acts_late = self.count_down();
         match lane {
@@ -67,7 +68,7 @@ impl System {
                 next = Some((at.max(self.now), lane));
             }
         };
-        if let Some(writing) = self.writer.filter(|writing| writing.act != Some(Act::WriteHangs)) {
+        if let Some(writing) = &self.writer {
             offer(writing.at, Lane::Writer);
         }
         if let Some(fencing) = &self.fencer {
@@ -128,6 +129,10 @@ impl System {
         let Some(Job { command, too_late, act, nth, .. }) = self.worker.take() else { return Ok(()) };
         let kind = command.op.kind();
         self.mark = Mark::Effect(kind, nth);
+        if act == Some(Act::HalfPowerLoss) {
+            self.half(command.op);
+            return self.lose_power(scenario, director);
+        }
         let answer = self.carry_out(scenario, director, &command, act);
         director.tell(self.now, &Told::Acted { command, answer, late: false });
         let Some(result) = answer else { return Ok(()) };
@@ -155,7 +160,7 @@ impl System {
         let fails = |kind| Some(Err(Fault::new(kind)));
         match act {
             Some(Act::Fail(kind)) => {
-                if matches!(kind, FaultKind::Fatal | FaultKind::NotFound | FaultKind::Damaged | FaultKind::Rejected) {
+                if kind == FaultKind::Damaged {
                     self.spoil_what_it_starts_from(command.op);
                 }
                 if kind == FaultKind::NoSpace {
@@ -166,13 +171,20 @@ impl System {
             }
             Some(Act::FailAndKill) => {
                 self.world.power_off();
-                self.observe(director, Event::GuestStopped);
+                self.observe(scenario, director, Event::GuestStopped);
                 return fails(FaultKind::Fatal);
             }
             Some(Act::NoTools) => {
                 if let Some(guest) = &mut self.world.guest {
                     guest.agent = Agent::Dead;
                 }
+            }
+            Some(Act::Half) => {
+                self.half(command.op);
+                return fails(FaultKind::Unknown);
+            }
+            Some(Act::Spoil(_) | Act::SpoilAll | Act::Deleted) if !matches!(command.op, Op::CommitSnapshot(_)) => {
+                self.spoil_what_is_looked_at(command.op, act);
             }
             _ => {}
         }
@@ -190,6 +202,7 @@ impl System {
 
     fn act_on_world(&mut self, scenario: &Scenario, command: &Command) -> Answer {
         let answer = self.world.carry_out(scenario, command);
+        self.spy.acted(command.op, answer);
         if let Op::CommitSnapshot(generation) = command.op
             && self.world.is_whole(generation)
             && !self.world.restores(generation)
@@ -200,8 +213,27 @@ impl System {
         answer
     }
 
-    /// A checkpoint whose guest "fails for good" on its way back is one that does not restore: the next try finds it so
-    /// too.
+    fn half(&mut self, op: Op) {
+        self.world.act_by_half(op);
+        // A checkpoint of which only a half is there is none.
+        self.spy.spoiled();
+    }
+
+    /// What is to be restored, or is the newest when somebody looks, is not what it was.
+    fn spoil_what_is_looked_at(&mut self, op: Op, act: Option<Act>) {
+        let one = match op {
+            Op::Provision(Base::Checkpoint(generation)) => Some(generation),
+            _ => self.world.newest_whole(),
+        };
+        match (act, one) {
+            (Some(Act::Spoil(health)), Some(generation)) => self.world.spoil(generation, health),
+            (Some(Act::Deleted), Some(generation)) => self.world.delete(generation),
+            _ => self.world.spoil_all(),
+        }
+        self.spy.spoiled();
+    }
+
+    /// A checkpoint that is said to be damaged is: the next try finds it so, too.
     fn spoil_what_it_starts_from(&mut self, op: Op) {
         let from = match op {
             Op::Provision(Base::Checkpoint(generation)) => Some(generation),
@@ -257,6 +289,9 @@ impl System {
             Some(Act::WriteFails) => {
                 self.queued.get_or_insert(record);
             }
+            Some(Act::JournalGone) => {
+                self.tell_machine(scenario, director, Input::JournalLost)?;
+            }
             _ => {
                 self.disk.write(record);
                 self.spy.durable = record.seq;
@@ -264,7 +299,7 @@ impl System {
                 invariant::on_durable(self);
             }
         }
-        self.start_writing(director);
+        self.start_writing(scenario, director);
         Ok(())
     }
 
@@ -289,14 +324,14 @@ impl System {
                 let boot = self.world.boot;
                 self.tell_machine(scenario, director, Input::Observed { boot, event })?;
             }
-            Some(event) => self.observe(director, event),
+            Some(event) => self.observe(scenario, director, event),
             None => {}
         }
         Ok(())
     }
 
     /// The adapter has seen something and passes it on.
-    pub(super) fn observe(&mut self, director: &mut impl Director, event: Event) {
+    pub(super) fn observe(&mut self, scenario: &Scenario, director: &mut impl Director, event: Event) {
         self.counts.events += 1;
         let nth = self.counts.events;
         let mut options = Options::new();
@@ -305,7 +340,7 @@ impl System {
                 options.push(act);
             }
         }
-        let act = self.consult(director, Moment::Event(nth), &mut options);
+        let act = self.consult(scenario, director, Moment::Event(nth), &mut options);
         let boot = self.world.boot;
         let at = self.now + if act == Some(Act::DelayEvent) { TICK } else { 0 };
         if act != Some(Act::LoseEvent) {

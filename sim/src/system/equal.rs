@@ -65,6 +65,7 @@ impl System {
             // When its user resumes it, even if something else has to be over first.
             self.now.saturating_sub(self.phase_since).min(SUSPENDED).hash(h);
         }
+        self.trouble.hash(h);
         // How long it has been running as long as that matters.
         self.checkpoint_overdue_in().hash(h);
         self.spy.hash_into(h, self.now, now);

@@ -1,13 +1,19 @@
 //! What happens because somebody wants it, or because fate does: requests, crashes, guests that stop.
 
-use vmtask_core::{Boot, CommandId, Event, Input, JournalSeq, Machine, OpKind, Phase, Reply, Request};
+use vmtask_core::{
+    Boot, Cause, CommandId, Event, Input, Intent, JournalSeq, Machine, OpKind, Outcome, Phase, Power, Record, Reply,
+    Request,
+};
 
-use super::{BEFORE, Budget, System};
+use super::{BEFORE, Budget, System, Trouble};
 use crate::act::{Act, Director, Mark, Moment, Options, Stale, between_options};
 use crate::guest::Agent;
 use crate::invariant::Violation;
 use crate::scenario::Scenario;
 use crate::trace::Told;
+
+/// A day, for which somebody leaves a task suspended.
+const LONG: u64 = 86_400_000;
 
 impl System {
     /// Whether something special happened now.
@@ -22,9 +28,9 @@ impl System {
             return Ok(false);
         }
         let mut options = Options::new();
-        between_options(&self.world, faults > 0, requests > 0, &mut options);
+        between_options(&self.world, self.is_held(), faults > 0, requests > 0, &mut options);
         let moment = Moment::Between { mark: self.mark, happened, phase: self.phase, at: self.now };
-        let Some(act) = self.consult(director, moment, &mut options) else { return Ok(false) };
+        let Some(act) = self.consult(scenario, director, moment, &mut options) else { return Ok(false) };
         self.counts.done += 1;
         self.mark = Mark::Done(self.counts.done);
         self.perform(scenario, director, act)?;
@@ -47,11 +53,11 @@ impl System {
             }
             Act::GuestStop => {
                 self.world.power_off();
-                self.observe(director, Event::GuestStopped);
+                self.observe(scenario, director, Event::GuestStopped);
             }
             Act::GuestReboot => {
                 self.world.reboot(scenario);
-                self.observe(director, Event::GuestRebooted);
+                self.observe(scenario, director, Event::GuestRebooted);
             }
             Act::GuestHang => {
                 if let Some(guest) = &mut self.world.guest {
@@ -64,13 +70,18 @@ impl System {
                 }
             }
             Act::ProgramEnds => {
-                while self.world.works() {
+                while self.world.works() && !self.world.guest.is_some_and(|g| g.is_idle(scenario)) {
                     self.world_steps(scenario, director)?;
                 }
             }
+            Act::PausedByHand => self.world.power = Power::Paused,
+            Act::SessionLost => self.world.lose_session(),
+            Act::LongWait => self.now += LONG,
             Act::Clock(seconds) => {
+                let (now, told) = (self.machine_now(), self.told);
+                let (behind, ahead) = (now.since(told).as_millis(), told.since(now).as_millis());
                 self.skew += i64::from(seconds) * 1000;
-                self.spy.clock_jumped = true;
+                self.behind += self.spy.clock_jumped(seconds, u64::from(behind), ahead);
             }
             Act::Stale(stale) => {
                 self.tell_machine(scenario, director, old_news(stale))?;
@@ -87,8 +98,14 @@ impl System {
         request: Request,
     ) -> Result<(), Violation> {
         let verdict = self.tell_machine(scenario, director, request)?;
-        let over = self.machine.phase() == Phase::Ended;
-        self.spy.requested(self.now, request, verdict, over)
+        let machine = &self.machine;
+        let over = machine.phase() == Phase::Ended
+            || machine.record().ending == Some(Outcome::Failed { cause: Cause::Journal });
+        // What runs now is worth saving.
+        let runs = self.phase == Phase::Running && self.world.works() && scenario.interval.is_some();
+        let newest = runs.then(|| machine.newest_checkpoint());
+        let behind = u64::from(self.told.since(self.machine_now()).as_millis());
+        self.spy.requested(self.now + behind, request, verdict, over, newest)
     }
 
     pub(super) fn lose_power(&mut self, scenario: &Scenario, director: &mut impl Director) -> Result<(), Violation> {
@@ -117,6 +134,7 @@ impl System {
         self.writer = None;
         self.queued = None;
         self.fencer = None;
+        self.trouble = self.trouble.filter(|trouble| *trouble != Trouble::Journal);
         self.epoch += 1;
         // Its clock counts from its own start.
         self.skew = BEFORE - i64::try_from(self.now).unwrap_or(i64::MAX);
@@ -129,9 +147,22 @@ impl System {
             Some(record) => Machine::restore(record, scenario.plan(), self.epoch, self.machine_now())
                 .map_err(|_| Violation::DoesNotLoad)?,
         };
-        self.spy.new_life(record.as_ref());
+        self.spy.new_life(record.as_ref(), scenario, &self.world, self.trouble);
+        self.intent_is_to_run(record.as_ref())?;
         self.note_phase();
         Ok(())
+    }
+
+    /// Whoever starts a manager wants the task to run; only an abort is remembered.
+    fn intent_is_to_run(&self, record: Option<&Record>) -> Result<(), Violation> {
+        let over = self.machine.phase() == Phase::Ended;
+        let aborted = record.is_some_and(|record| record.intent == Intent::Abort);
+        match self.machine.intent() {
+            Intent::Run if !aborted => Ok(()),
+            Intent::Abort if aborted => Ok(()),
+            _ if over => Ok(()),
+            intent => Err(Violation::WantsForNothing(intent)),
+        }
     }
 }
 

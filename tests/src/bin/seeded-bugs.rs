@@ -172,6 +172,7 @@ debug assertions. A plan is replayed, in a build with the bug in it, with `vmsim
             };
         }
         text.push('\n');
+        text.push_str(include_str!("../../seeded/chosen.md"));
         text.push_str(include_str!("../../seeded/mutants.md"));
         text
     }

@@ -224,6 +224,10 @@ enum Scenario {
     Warm,
     Vix,
     Plain,
+    /// Like QEMU, with a program that fails and does not write its output
+    Failing,
+    /// Like QEMU, with a program that hangs in a sound guest, and a run limit
+    Limited,
 }
 
 impl From<Scenario> for Profile {
@@ -233,6 +237,8 @@ impl From<Scenario> for Profile {
             Scenario::Warm => Self::Warm,
             Scenario::Vix => Self::Vix,
             Scenario::Plain => Self::Plain,
+            Scenario::Failing => Self::Failing,
+            Scenario::Limited => Self::Limited,
         }
     }
 }
