@@ -77,6 +77,16 @@ fn a_guests_address_is_known_while_tools_run(#[case] more: &str, #[case] address
     assert_eq!(told, format!("on: 0\ntools: 0\n{known}off: 0\nvariable: 3006\n"));
 }
 
+#[rstest]
+#[case::plain("guestinfo.word", "set: 0\n=\"said\" variable: 0\n")]
+#[case::with_a_slash("guestinfo/word", "set: 3\n=\"\" variable: 0\n")]
+#[case::with_an_equals_sign("word=", "set: 3\n=\"\" variable: 0\n")]
+fn a_guest_variable_is_written_under_a_name_that_is_one(#[case] name: &str, #[case] answers: &str) {
+    let stage = Stage::new();
+    let told = stage.does(&format!("on\nset {name} said\nvariable 1 {name}\noff\n"));
+    assert_eq!(told, format!("on: 0\n{answers}off: 0\n"));
+}
+
 #[test]
 fn nobody_reports_an_address_without_tools() {
     let stage = Stage::with("vmtask.tools = \"FALSE\"\n");

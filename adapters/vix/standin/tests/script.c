@@ -11,7 +11,7 @@
  *   run PROGRAM ARGUMENTS... | start PROGRAM ARGUMENTS... | processes
  *   clone PATH TYPE | delete OPTIONS
  *   share NAME HOST | unshare NAME                     a shared folder, with sharing enabled
- *   variable TYPE NAME | screen
+ *   variable TYPE NAME | set NAME VALUE | screen       set: a variable of the guest, type 1
  *
  * An encrypted VM is opened with the password "key".
  */
@@ -54,6 +54,7 @@ VixHandle VixVM_EnableSharedFolders(VixHandle, Bool, int, VixEventProc *, void *
 VixHandle VixVM_AddSharedFolder(VixHandle, const char *, const char *, int, VixEventProc *, void *);
 VixHandle VixVM_RemoveSharedFolder(VixHandle, const char *, int, VixEventProc *, void *);
 VixHandle VixVM_ReadVariable(VixHandle, int, const char *, int, VixEventProc *, void *);
+VixHandle VixVM_WriteVariable(VixHandle, int, const char *, const char *, int, VixEventProc *, void *);
 VixHandle VixVM_CaptureScreenImage(VixHandle, int, VixHandle, VixEventProc *, void *);
 VixError VixPropertyList_AllocPropertyList(VixHandle, VixHandle *, int, ...);
 VixError VixJob_Wait(VixHandle, int, ...);
@@ -114,6 +115,7 @@ carry_out(const char *verb, const char *a, const char *b)
    }
    if (!strcmp(verb, "unshare")) return ended(VixVM_RemoveSharedFolder(vm, a, 0, 0, 0));
    if (!strcmp(verb, "screen")) return ended(VixVM_CaptureScreenImage(vm, 1, 0, 0, 0));
+   if (!strcmp(verb, "set")) return ended(VixVM_WriteVariable(vm, 1, a, b, 0, 0, 0));
    if (!strcmp(verb, "variable")) {
       job = VixVM_ReadVariable(vm, atoi(a), b, 0, 0, 0);
       error = VixJob_Wait(job, 3056, &text, 0);

@@ -37,7 +37,9 @@ impl Vm {
 
     pub(crate) fn write_variable(&self, kind: i32, name: &str, value: &str, options: i32) -> Result<Results> {
         check_options(options, 0)?;
-        if name.is_empty() || name.contains('=') {
+        // VIX 1.13 reference, `VixVM_WriteVariable`.
+        let has_slash = kind == variable::VM_GUEST_VARIABLE && name.contains('/');
+        if name.is_empty() || name.contains('=') || has_slash {
             return Err(Failure::new(error_code::INVALID_ARG, format!("{name:?} is no name for a variable")));
         }
         if kind == variable::GUEST_ENVIRONMENT_VARIABLE {
