@@ -52,7 +52,9 @@ impl Vm {
     }
 
     fn try_start(&self, path: &str, arguments: &str) -> Result<u64, Failure> {
-        self.guest.start(&Program { path, arguments, user: "root", environment: &[("NAME".into(), "it's".into())] })
+        let mut environment = self.guest.environment("root");
+        environment.push(("NAME".into(), "it's".into()));
+        self.guest.start(&Program { path, arguments, user: "root", environment: &environment })
     }
 
     fn status(&self, pid: u64) -> Option<i32> {

@@ -2,18 +2,23 @@
 //! can read, or from the environment. Never from the command line, which every user of a computer can see.
 //!
 //! They stay in the hypervisor's adapter: never in a task, a record, a trace, a log or a result. The types here see to
-//! it: they print as `[REDACTED]`, cannot be serialised, and are wiped when dropped.
+//! it: they print as `[REDACTED]`, cannot be serialised, and are wiped when dropped. So is every buffer that a secret passes
+//! through on its way here, but for two that belong to others: see [`SecretSource`].
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 
 use crate::sys;
 
 /// A password.
+///
+/// It lies in memory of just its own length, which never grows and is never copied but by a clone: what moves is the pointer
+/// to it. That memory is wiped when the secret is dropped.
 ///
 /// ```compile_fail
 /// # let secret = vmtask_driver::Secret::from_value("x".into());
@@ -24,9 +29,15 @@ use crate::sys;
 pub struct Secret(SecretString);
 
 impl Secret {
-    /// The secret in `value`, which is taken over without a copy.
+    /// The secret in `value`, whose own memory is wiped.
     #[must_use]
     pub fn from_value(value: String) -> Self {
+        // Not taken over: memory with room to spare would be shrunk, which may move what is in it and wipes nothing.
+        Self::copy(&Zeroizing::new(value))
+    }
+
+    /// A secret that lies where somebody else wipes it.
+    fn copy(value: &str) -> Self {
         Self(SecretString::from(value))
     }
 
@@ -55,11 +66,12 @@ pub struct Credentials {
 /// Where a secret comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretSource {
-    /// The terminal, after this question. Nothing is shown while it is typed.
+    /// The terminal, after this question. Nothing is shown while it is typed. What reads the line (`rpassword`) has a buffer
+    /// that grows with it: the beginnings that it outgrew are freed and not wiped.
     Prompt(String),
     /// The first line of a file that only its owner may read.
     File(PathBuf),
-    /// An environment variable.
+    /// An environment variable. The environment itself keeps it for as long as the process lives.
     Env(String),
 }
 
@@ -117,16 +129,20 @@ impl SecretSource {
                 rpassword::prompt_password(question).map(Secret::from_value).map_err(SecretError::Prompt)
             }
             Self::File(path) => read_file(path),
-            Self::Env(name) => {
-                let missing = |why| SecretError::Env { name: name.clone(), why };
-                match std::env::var(name) {
-                    Ok(value) if value.is_empty() => Err(missing("is empty")),
-                    Ok(value) => Ok(Secret::from_value(value)),
-                    Err(std::env::VarError::NotPresent) => Err(missing("is not set")),
-                    Err(std::env::VarError::NotUnicode(_)) => Err(missing("is no UTF-8 text")),
-                }
-            }
+            Self::Env(name) => read_variable(name),
         }
+    }
+}
+
+fn read_variable(name: &str) -> Result<Secret, SecretError> {
+    let failed = |why| SecretError::Env { name: name.to_owned(), why };
+    let value = std::env::var_os(name).ok_or_else(|| failed("is not set"))?;
+    // As bytes, so that what is no text is wiped too.
+    let bytes = Zeroizing::new(value.into_encoded_bytes());
+    match str::from_utf8(&bytes) {
+        Ok("") => Err(failed("is empty")),
+        Ok(text) => Ok(Secret::copy(text)),
+        Err(_) => Err(failed("is no UTF-8 text")),
     }
 }
 
@@ -142,18 +158,14 @@ fn read_file(path: &Path) -> Result<Secret, SecretError> {
     if let Some(mode) = sys::open_to_others(&metadata) {
         return Err(SecretError::OpenToOthers { path: path.to_owned(), mode });
     }
-    // Large enough from the start, so that growing leaves no copies behind.
-    let mut text = String::with_capacity(SecretSource::MAX + 2);
-    let read = file.take(SecretSource::MAX as u64 + 1).read_to_string(&mut text);
-    let whole = Secret::from_value(text);
-    read.map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidData => content("is no UTF-8 text"),
-        _ => failed(error),
-    })?;
-    let line = whole.expose().lines().next().unwrap_or_default();
+    // Large enough from the start, so that growing leaves no copies behind; wiped whatever comes of reading it.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(SecretSource::MAX + 2));
+    file.take(SecretSource::MAX as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    let text = str::from_utf8(&bytes).map_err(|_| content("is no UTF-8 text"))?;
+    let line = text.lines().next().unwrap_or_default();
     match line.len() {
         0 => Err(content("has an empty first line")),
         length if length > SecretSource::MAX => Err(content("has a first line of more than 4096 bytes")),
-        _ => Ok(Secret::from_value(line.to_owned())),
+        _ => Ok(Secret::copy(line)),
     }
 }

@@ -75,3 +75,50 @@ fn no_secret_is_shown_when_printed() {
     let credentials = Credentials { user: "guest".to_owned(), password: Secret::from_value("s3cret".to_owned()) };
     assert_eq!(format!("{:?}", credentials.clone()), "Credentials { user: \"guest\", password: [REDACTED] }");
 }
+
+#[cfg(target_os = "linux")]
+mod wiped {
+    use vmtask_driver::testing::TestSecret;
+
+    use super::*;
+
+    /// The bytes of a file, wiped when the test is over.
+    fn written(secret: &TestSecret, more: &[u8]) -> secrecy::zeroize::Zeroizing<Vec<u8>> {
+        let mut content = secret.text(more.len()).into_bytes();
+        content.extend_from_slice(more);
+        content.into()
+    }
+
+    #[rstest]
+    #[case::just_its_length(0)]
+    #[case::room_to_spare(5_000)]
+    #[case::memory_of_its_own(5_000_000)]
+    fn a_secret_lies_in_memory_once_and_not_at_all_when_it_is_dropped(#[case] room: usize) {
+        let known = TestSecret::new(80);
+        let secret = Secret::from_value(known.text(room));
+        assert!(known.is(secret.expose().as_bytes()));
+        assert_eq!(known.copies_in_memory(), 1);
+        let another = secret.clone();
+        // What moves is not the secret.
+        let moved = vec![Credentials { user: "guest".into(), password: secret }];
+        assert_eq!(known.copies_in_memory(), 2);
+        drop((another, moved));
+        assert_eq!(known.copies_in_memory(), 0);
+    }
+
+    #[rstest]
+    #[case::good(b"\n", true)]
+    #[case::with_a_second_line(b"\nsecond\n", true)]
+    #[case::no_text(b"\xff\n", false)]
+    #[case::too_long(&[b'x'; 5000], false)]
+    fn a_file_leaves_nothing_but_its_secret_in_memory(#[case] more: &[u8], #[case] is_good: bool) {
+        let known = TestSecret::new(80);
+        let dir = tempfile::tempdir().unwrap();
+        let path = file(dir.path(), &written(&known, more), 0o600);
+        let read = SecretSource::File(path).read();
+        assert_eq!(read.is_ok(), is_good);
+        assert_eq!(known.copies_in_memory(), usize::from(is_good));
+        drop(read);
+        assert_eq!(known.copies_in_memory(), 0);
+    }
+}

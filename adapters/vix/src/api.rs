@@ -70,11 +70,11 @@ pub trait Vix: Send + Sync {
     /// If a string cannot be given to C, or what VIX says.
     fn look<'a>(&self, look: &Look<'a>) -> Result<i32, Code>;
 
-    /// Makes a list of properties (`VixPropertyList_AllocPropertyList`) with one entry.
+    /// Makes a list of properties (`VixPropertyList_AllocPropertyList`) with one string, which is a secret.
     ///
     /// # Errors
-    /// What VIX says; [`INVALID_ARG`](vmtask_vix_abi::error_code::INVALID_ARG) for a blob or a string with a NUL.
-    fn property_list(&self, host: Handle, id: i32, value: &Value) -> Result<Handle, Code>;
+    /// What VIX says; [`INVALID_ARG`](vmtask_vix_abi::error_code::INVALID_ARG) for a string with a NUL.
+    fn property_list<'a>(&self, host: Handle, id: i32, value: Hidden<'a>) -> Result<Handle, Code>;
 
     /// The library's words for an error (`Vix_GetErrorText`).
     fn text(&self, error: Code) -> String;

@@ -22,7 +22,7 @@ use vmtask_vix_abi::{
 };
 use zeroize::Zeroize;
 
-use crate::api::{Call, HasNul, Look, Value, Vix};
+use crate::api::{Call, HasNul, Hidden, Look, Value, Vix};
 use crate::bell::{self, Ticket};
 use crate::error::Code;
 
@@ -193,20 +193,36 @@ impl Loaded {
                 }
             };
         }
-        let c = Text::new;
+        // Good until the end of the statement that it stands in, which is the call.
+        macro_rules! c {
+            (maybe $text:expr) => {
+                Text::new().maybe($text)?
+            };
+            ($text:expr) => {
+                Text::new().put($text)?
+            };
+        }
         Ok(match *call {
             Call::Connect { provider, host, port, user, password, options } => {
-                let (host, user) = (Text::maybe(host)?, Text::maybe(user)?);
-                let password = Text::maybe(password.map(|hidden| hidden.0))?;
-                call!(connect(API_VERSION, provider, host.ptr(), port, user.ptr(), password.ptr(), options, NONE))
+                let password = password.map(|hidden| hidden.0);
+                call!(connect(
+                    API_VERSION,
+                    provider,
+                    c!(maybe host),
+                    port,
+                    c!(maybe user),
+                    c!(maybe password),
+                    options,
+                    NONE
+                ))
             }
-            Call::Register { host, vmx } => call!(register(host, c(vmx)?.ptr())),
-            Call::Unregister { host, vmx } => call!(unregister(host, c(vmx)?.ptr())),
+            Call::Register { host, vmx } => call!(register(host, c!(vmx))),
+            Call::Unregister { host, vmx } => call!(unregister(host, c!(vmx))),
             Call::FindItems { host, search, timeout } => call!(find_items(host, search, NONE, timeout)),
             Call::HostOpen { host, vmx, options, properties } => {
-                call!(host_open(host, c(vmx)?.ptr(), options, properties))
+                call!(host_open(host, c!(vmx), options, properties))
             }
-            Call::Open { host, vmx } => call!(open(host, c(vmx)?.ptr())),
+            Call::Open { host, vmx } => call!(open(host, c!(vmx))),
             Call::PowerOn { vm, options } => call!(power_on(vm, options, NONE)),
             Call::PowerOff { vm, options } => call!(power_off(vm, options)),
             Call::Reset { vm, options } => call!(reset(vm, options)),
@@ -216,49 +232,49 @@ impl Loaded {
             Call::Delete { vm, options } => call!(delete(vm, options)),
             Call::WaitForTools { vm, seconds } => call!(wait_for_tools(vm, seconds)),
             Call::LogIn { vm, user, password, options } => {
-                call!(log_in(vm, c(user)?.ptr(), c(password.0)?.ptr(), options))
+                call!(log_in(vm, c!(user), c!(password.0), options))
             }
             Call::LogOut { vm } => call!(log_out(vm)),
             Call::RunProgram { vm, program, args, options } => {
-                call!(run_program(vm, c(program)?.ptr(), c(args)?.ptr(), options, NONE))
+                call!(run_program(vm, c!(program), c!(args), options, NONE))
             }
             Call::ListProcesses { vm } => call!(list_processes(vm, 0)),
             Call::KillProcess { vm, pid } => call!(kill_process(vm, pid, 0)),
             Call::RunScript { vm, interpreter, script, options } => {
-                call!(run_script(vm, Text::maybe(interpreter)?.ptr(), c(script)?.ptr(), options, NONE))
+                call!(run_script(vm, c!(maybe interpreter), c!(script), options, NONE))
             }
-            Call::CopyToGuest { vm, from, to } => call!(copy_to_guest(vm, c(from)?.ptr(), c(to)?.ptr(), 0, NONE)),
-            Call::CopyToHost { vm, from, to } => call!(copy_to_host(vm, c(from)?.ptr(), c(to)?.ptr(), 0, NONE)),
-            Call::DeleteFile { vm, path } => call!(delete_file(vm, c(path)?.ptr())),
-            Call::FileExists { vm, path } => call!(file_exists(vm, c(path)?.ptr())),
-            Call::RenameFile { vm, from, to } => call!(rename_file(vm, c(from)?.ptr(), c(to)?.ptr(), 0, NONE)),
+            Call::CopyToGuest { vm, from, to } => call!(copy_to_guest(vm, c!(from), c!(to), 0, NONE)),
+            Call::CopyToHost { vm, from, to } => call!(copy_to_host(vm, c!(from), c!(to), 0, NONE)),
+            Call::DeleteFile { vm, path } => call!(delete_file(vm, c!(path))),
+            Call::FileExists { vm, path } => call!(file_exists(vm, c!(path))),
+            Call::RenameFile { vm, from, to } => call!(rename_file(vm, c!(from), c!(to), 0, NONE)),
             Call::CreateTempFile { vm } => call!(create_temp_file(vm, 0, NONE)),
-            Call::FileInfo { vm, path } => call!(file_info(vm, c(path)?.ptr())),
-            Call::ListDirectory { vm, path } => call!(list_directory(vm, c(path)?.ptr(), 0)),
-            Call::CreateDirectory { vm, path } => call!(create_directory(vm, c(path)?.ptr(), NONE)),
-            Call::DeleteDirectory { vm, path } => call!(delete_directory(vm, c(path)?.ptr(), 0)),
-            Call::DirectoryExists { vm, path } => call!(directory_exists(vm, c(path)?.ptr())),
-            Call::ReadVariable { vm, kind, name } => call!(read_variable(vm, kind, c(name)?.ptr(), 0)),
+            Call::FileInfo { vm, path } => call!(file_info(vm, c!(path))),
+            Call::ListDirectory { vm, path } => call!(list_directory(vm, c!(path), 0)),
+            Call::CreateDirectory { vm, path } => call!(create_directory(vm, c!(path), NONE)),
+            Call::DeleteDirectory { vm, path } => call!(delete_directory(vm, c!(path), 0)),
+            Call::DirectoryExists { vm, path } => call!(directory_exists(vm, c!(path))),
+            Call::ReadVariable { vm, kind, name } => call!(read_variable(vm, kind, c!(name), 0)),
             Call::WriteVariable { vm, kind, name, value } => {
-                call!(write_variable(vm, kind, c(name)?.ptr(), c(value)?.ptr(), 0))
+                call!(write_variable(vm, kind, c!(name), c!(value), 0))
             }
             Call::RemoveSnapshot { vm, snapshot, options } => call!(remove_snapshot(vm, snapshot, options)),
             Call::Revert { vm, snapshot, options } => call!(revert(vm, snapshot, options, NONE)),
             Call::CreateSnapshot { vm, name, description, options } => {
-                call!(create_snapshot(vm, c(name)?.ptr(), c(description)?.ptr(), options, NONE))
+                call!(create_snapshot(vm, c!(name), c!(description), options, NONE))
             }
             Call::EnableSharedFolders { vm, enabled } => call!(enable_folders(vm, enabled.into(), 0)),
             Call::CountSharedFolders { vm } => call!(count_folders(vm)),
             Call::SharedFolder { vm, index } => call!(folder_state(vm, index)),
             Call::SetSharedFolder { vm, name, path, flags } => {
-                call!(set_folder(vm, c(name)?.ptr(), c(path)?.ptr(), flags))
+                call!(set_folder(vm, c!(name), c!(path), flags))
             }
             Call::AddSharedFolder { vm, name, path, flags } => {
-                call!(add_folder(vm, c(name)?.ptr(), c(path)?.ptr(), flags))
+                call!(add_folder(vm, c!(name), c!(path), flags))
             }
-            Call::RemoveSharedFolder { vm, name } => call!(remove_folder(vm, c(name)?.ptr(), 0)),
+            Call::RemoveSharedFolder { vm, name } => call!(remove_folder(vm, c!(name), 0)),
             Call::CaptureScreen { vm, format } => call!(capture(vm, format, NONE)),
-            Call::Clone { vm, snapshot, kind, to } => call!(clone(vm, snapshot, kind, c(to)?.ptr(), 0, NONE)),
+            Call::Clone { vm, snapshot, kind, to } => call!(clone(vm, snapshot, kind, c!(to), 0, NONE)),
             Call::UpgradeHardware { vm } => call!(upgrade(vm, 0)),
             Call::InstallTools { vm, options } => call!(install_tools(vm, options, ptr::null())),
         })
@@ -393,45 +409,39 @@ unsafe fn lossy(text: *const c_char) -> String {
 }
 
 /// A string on its way to C. Short ones need no allocation; all are wiped afterwards, for some are passwords.
+///
+/// It is put where it then stays: of a `Text` that was moved, the bytes would stay behind where it was, and nobody wiped
+/// them. So it is moved empty only, which [`Text::put`] sees to: its pointer is good only for as long as the place is.
 struct Text {
     short: [u8; Self::SHORT],
     long: Vec<u8>,
-    is_null: bool,
 }
 
 impl Text {
     const SHORT: usize = 128;
 
-    fn new(text: &str) -> Result<Self, HasNul> {
+    const fn new() -> Self {
+        Self { short: [0; Self::SHORT], long: Vec::new() }
+    }
+
+    /// Puts a string here, once. The pointer to it is good for as long as this is not moved or dropped.
+    fn put(&mut self, text: &str) -> Result<Str, HasNul> {
         if text.contains('\0') {
             return Err(HasNul);
         }
-        let mut to = Self { short: [0; Self::SHORT], long: Vec::new(), is_null: false };
         if text.len() < Self::SHORT {
-            to.short[..text.len()].copy_from_slice(text.as_bytes());
-        } else {
-            to.long.reserve_exact(text.len() + 1);
-            to.long.extend_from_slice(text.as_bytes());
-            to.long.push(0);
+            self.short[..text.len()].copy_from_slice(text.as_bytes());
+            return Ok(self.short.as_ptr().cast());
         }
-        Ok(to)
+        self.long.reserve_exact(text.len() + 1);
+        self.long.extend_from_slice(text.as_bytes());
+        self.long.push(0);
+        Ok(self.long.as_ptr().cast())
     }
 
-    fn maybe(text: Option<&str>) -> Result<Self, HasNul> {
-        let mut to = Self::new(text.unwrap_or_default())?;
-        to.is_null = text.is_none();
-        Ok(to)
-    }
-
-    /// Good for as long as the text is.
-    fn ptr(&self) -> Str {
-        if self.is_null {
-            ptr::null()
-        } else if self.long.is_empty() {
-            self.short.as_ptr().cast()
-        } else {
-            self.long.as_ptr().cast()
-        }
+    /// As [`Text::put`]; a null pointer for no string.
+    fn maybe(&mut self, text: Option<&str>) -> Result<Str, HasNul> {
+        text.map_or(Ok(ptr::null()), |text| self.put(text))
     }
 }
 
@@ -526,8 +536,9 @@ impl Vix for Loaded {
             Look::RootSnapshot { vm, index } => look!(root(vm, index)),
             Look::CurrentSnapshot { vm } => look!(current(vm)),
             Look::NamedSnapshot { vm, name } => {
-                let name = Text::new(name).map_err(|HasNul| Code::from(error_code::INVALID_ARG))?;
-                look!(named(vm, name.ptr()))
+                let mut place = Text::new();
+                let name = place.put(name).map_err(|HasNul| Code::from(error_code::INVALID_ARG))?;
+                look!(named(vm, name))
             }
             Look::CountChildren { snapshot } => look!(count_children(snapshot)),
             Look::Child { snapshot, index } => look!(child(snapshot, index)),
@@ -537,23 +548,16 @@ impl Vix for Loaded {
         Ok(out)
     }
 
-    fn property_list(&self, host: Handle, id: i32, value: &Value) -> Result<Handle, Code> {
+    fn property_list(&self, host: Handle, id: i32, value: Hidden<'_>) -> Result<Handle, Code> {
         let mut list = INVALID_HANDLE;
         let function = self.core.table.alloc_list.ok_or(Code::from(error_code::NOT_SUPPORTED))?;
         let to = &raw mut list;
-        // SAFETY: after its number each value is passed as C passes it: an `int` for a `Bool` too (promotion), and a
-        // pointer to a string that outlives the call. The list ends with `VIX_PROPERTY_NONE`.
+        // SAFETY: after its number comes a pointer to a string that outlives the call. The list ends with
+        // `VIX_PROPERTY_NONE`.
         let error = unsafe {
-            match value {
-                Value::Int(number) | Value::Handle(number) => function(host, to, id, *number, property::NONE),
-                Value::Bool(flag) => function(host, to, id, c_int::from(*flag), property::NONE),
-                Value::Int64(number) => function(host, to, id, *number, property::NONE),
-                Value::Text(text) => {
-                    let text = Text::new(text).map_err(|HasNul| Code::from(error_code::INVALID_ARG))?;
-                    function(host, to, id, text.ptr(), property::NONE)
-                }
-                Value::Blob(_) => return Err(error_code::INVALID_ARG.into()),
-            }
+            let mut place = Text::new();
+            let value = place.put(value.0).map_err(|HasNul| Code::from(error_code::INVALID_ARG))?;
+            function(host, to, id, value, property::NONE)
         };
         Code(error).ok()?;
         Ok(list)
@@ -654,13 +658,60 @@ mod tests {
     fn texts_end_with_a_nul_wherever_they_are() {
         for length in [0, 1, Text::SHORT - 1, Text::SHORT, 70_000] {
             let text = "x".repeat(length);
-            let to = Text::new(&text).unwrap();
+            let mut place = Text::new();
+            let to = place.put(&text).unwrap();
             // SAFETY: that is what is tested (and miri sees it if it is not so).
-            assert_eq!(unsafe { lossy(to.ptr()) }, text);
+            assert_eq!(unsafe { lossy(to) }, text);
         }
-        assert!(Text::maybe(None).unwrap().ptr().is_null());
-        assert!(!Text::maybe(Some("")).unwrap().ptr().is_null());
-        assert!(Text::new("a\0b").is_err());
+        assert!(Text::new().maybe(None).unwrap().is_null());
+        assert!(!Text::new().maybe(Some("")).unwrap().is_null());
+        assert!(Text::new().put("a\0b").is_err());
+    }
+
+    #[cfg(target_os = "linux")]
+    mod secrets {
+        use std::cell::RefCell;
+
+        use rstest::rstest;
+        use vmtask_driver::Secret;
+        use vmtask_driver::testing::TestSecret;
+
+        use super::*;
+
+        thread_local! {
+            /// What the library is to be given.
+            static EXPECTED: RefCell<Option<TestSecret>> = const { RefCell::new(None) };
+        }
+
+        /// A log-in that says 7 if it was given the secret, and keeps no copy.
+        unsafe extern "C" fn log_in(_: Handle, _: Str, password: Str, _: c_int, _: Callback, _: Data) -> Handle {
+            // SAFETY: the caller's word.
+            let given = unsafe { CStr::from_ptr(password) };
+            let is_it = EXPECTED.with_borrow(|expected| expected.as_ref().unwrap().is(given.to_bytes()));
+            if is_it { 7 } else { INVALID_HANDLE }
+        }
+
+        #[rstest]
+        #[case::short(80)]
+        #[case::longest_without_an_allocation(Text::SHORT - 1)]
+        #[case::long(3_000)]
+        #[cfg_attr(miri, ignore = "it looks at its memory from outside")]
+        fn a_password_that_was_given_to_the_library_is_wiped(#[case] letters: usize) {
+            let library = libloading::Library::from(libloading::os::unix::Library::this());
+            let (mut table, _) = Table::resolve(&library);
+            table.log_in = Some(log_in);
+            let core = Arc::new(Core { table });
+            let vix = Loaded { core, extras: Vec::new(), _library: ManuallyDrop::new(library) };
+
+            EXPECTED.set(Some(TestSecret::new(letters)));
+            let copies = || EXPECTED.with_borrow(|expected| expected.as_ref().unwrap().copies_in_memory());
+            let password = Secret::from_value(EXPECTED.with_borrow(|expected| expected.as_ref().unwrap().text(0)));
+            let call = Call::LogIn { vm: 1, user: "user", password: Hidden(password.expose()), options: 0 };
+            assert_eq!(vix.start(&call, None), Ok(7));
+            assert_eq!(copies(), 1, "the secret itself");
+            drop(password);
+            assert_eq!(copies(), 0);
+        }
     }
 
     #[test]

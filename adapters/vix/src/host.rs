@@ -183,11 +183,11 @@ impl Host {
     /// # Errors
     /// What VIX says.
     pub fn open_encrypted(&self, vmx: &str, password: &vmtask_driver::Secret, wait: &Wait<'_>) -> Result<Vm, Error> {
-        let password = Value::Text(password.expose().to_owned());
+        let password = Hidden(password.expose());
         let list = self
             .0
             .vix
-            .property_list(self.0.raw, property::VM_ENCRYPTION_PASSWORD, &password)
+            .property_list(self.0.raw, property::VM_ENCRYPTION_PASSWORD, password)
             .map_err(|code| failed(&*self.0.vix, Function::PropertyListAllocPropertyList, vmx, code))?;
         let list = Owned::new(&self.0.vix, list);
         let call = Call::HostOpen { host: self.0.raw, vmx, options: vm_open::NORMAL, properties: list.raw() };

@@ -23,6 +23,7 @@
 //! | `vmtask.guest.user`, `vmtask.guest.password` | who may log in to the guest; without both nobody may |
 //! | `vmtask.tools` | `FALSE`: Tools are not installed |
 //! | `vmtask.world.tools_ms` | how long after a boot a `world`'s Tools answer |
+//! | `vmtask.world.ip` | what a `world`'s Tools report as the guest variable `ip`, 192.0.2.1 if it is not said; the other guests have no network |
 //! | `vmtask.platform` | the directory of a `qemu`'s platform, from the `.vmx` file's; without it `x86_64-pc-linux-gnu` as `vmtask platform build` leaves it |
 //! | `vmtask.disk_mib` | the size of a `qemu`'s disk, 256 if it is not said; 0: it has none, and keeps no files without its memory |
 //! | `vmtask.encryption.password` | the VM opens only with `VIX_PROPERTY_VM_ENCRYPTION_PASSWORD` |
@@ -64,6 +65,8 @@
 //! the stand-in takes the reading that is harder on its client: a log-in ends with each power-on, resume, reset and revert;
 //! files that are copied into a guest are not executable; a program's working directory is nobody's business; a paused VM
 //! takes no snapshot (13009) and answers no guest operation (3016); a second snapshot of a suspended VM is refused (13008).
+//! A power-on that fails leaves the VM as it was; with `VIX_VMPOWEROP_START_VM_PAUSED` it fails on products without
+//! `VixVM_Unpause` (6), with `VIX_VMPOWEROP_LAUNCH_GUI` for an encrypted VM (6).
 //! Not played: the event pump and the five other functions that the header lost in VIX 1.11, and the rule that one Windows
 //! process cannot use two providers (22006).
 

@@ -4,64 +4,15 @@
 
 mod common;
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
+use common::Stage;
 use rstest::rstest;
 
 const OFF: &str = "=2 ";
 const SUSPENDED: &str = "=32 ";
 /// On, with Tools.
 const ON: &str = "=72 ";
-
-/// A VM and a client for it.
-struct Stage {
-    dir: tempfile::TempDir,
-    client: PathBuf,
-    vmx: PathBuf,
-}
-
-impl Stage {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let client = common::compile("script.c", dir.path());
-        let vmx = common::make_vm(&dir.path().join("vm"), "vm", "");
-        Self { dir, client, vmx }
-    }
-
-    fn file(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.dir.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    }
-
-    /// What a client prints that does these lines to a VM, with these faults.
-    fn client(&self, vmx: &Path, provider: &str, lines: &str, faults: &str) -> String {
-        let mut client = Command::new(&self.client)
-            .arg(provider)
-            .arg(vmx)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .env("VMTASK_STANDIN_HOME", self.dir.path().join("home"))
-            .env("VMTASK_STANDIN_FAULTS", self.file("faults", faults))
-            .env_remove("VMTASK_STANDIN")
-            .env_remove("VMTASK_STANDIN_PRODUCT")
-            .spawn()
-            .unwrap();
-        // A client that is killed reads no further.
-        drop(client.stdin.take().unwrap().write_all(lines.as_bytes()));
-        String::from_utf8(client.wait_with_output().unwrap().stdout).unwrap()
-    }
-
-    fn does(&self, lines: &str) -> String {
-        self.client(&self.vmx, "3", lines, "")
-    }
-
-    fn dies(&self, lines: &str, faults: &str) -> String {
-        self.client(&self.vmx, "3", lines, faults)
-    }
-}
 
 /// A file `F` that the guest has, and one that runs for ever.
 fn prepare(stage: &Stage) -> String {

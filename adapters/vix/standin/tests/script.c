@@ -3,13 +3,17 @@
  *
  *   script PROVIDER VMX < LINES
  *
- *   on | off | reset | suspend | pause | unpause       power
+ *   on [OPTIONS] | off | reset | suspend | pause | unpause   power
  *   tools SECONDS | login USER PASSWORD
  *   snapshot NAME MEMORY | revert NAME OPTIONS | remove NAME OPTIONS | roots
  *   state                                              the bits of the power state
  *   put HOST GUEST | get GUEST HOST | exists GUEST
  *   run PROGRAM ARGUMENTS... | start PROGRAM ARGUMENTS... | processes
  *   clone PATH TYPE | delete OPTIONS
+ *   share NAME HOST | unshare NAME                     a shared folder, with sharing enabled
+ *   variable TYPE NAME | set NAME VALUE | screen       set: a variable of the guest, type 1
+ *
+ * An encrypted VM is opened with the password "key".
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -24,6 +28,7 @@ typedef void VixEventProc(VixHandle, int, VixHandle, void *);
 VixHandle VixHost_Connect(int, int, const char *, int, const char *, const char *, int, VixHandle, VixEventProc *,
                           void *);
 void VixHost_Disconnect(VixHandle);
+VixHandle VixHost_OpenVM(VixHandle, const char *, int, VixHandle, VixEventProc *, void *);
 VixHandle VixVM_Open(VixHandle, const char *, VixEventProc *, void *);
 VixHandle VixVM_PowerOn(VixHandle, int, VixHandle, VixEventProc *, void *);
 VixHandle VixVM_PowerOff(VixHandle, int, VixEventProc *, void *);
@@ -45,10 +50,18 @@ VixHandle VixVM_RevertToSnapshot(VixHandle, VixHandle, int, VixHandle, VixEventP
 VixHandle VixVM_RemoveSnapshot(VixHandle, VixHandle, int, VixEventProc *, void *);
 VixHandle VixVM_Clone(VixHandle, VixHandle, int, const char *, int, VixHandle, VixEventProc *, void *);
 VixHandle VixVM_Delete(VixHandle, int, VixEventProc *, void *);
+VixHandle VixVM_EnableSharedFolders(VixHandle, Bool, int, VixEventProc *, void *);
+VixHandle VixVM_AddSharedFolder(VixHandle, const char *, const char *, int, VixEventProc *, void *);
+VixHandle VixVM_RemoveSharedFolder(VixHandle, const char *, int, VixEventProc *, void *);
+VixHandle VixVM_ReadVariable(VixHandle, int, const char *, int, VixEventProc *, void *);
+VixHandle VixVM_WriteVariable(VixHandle, int, const char *, const char *, int, VixEventProc *, void *);
+VixHandle VixVM_CaptureScreenImage(VixHandle, int, VixHandle, VixEventProc *, void *);
+VixError VixPropertyList_AllocPropertyList(VixHandle, VixHandle *, int, ...);
 VixError VixJob_Wait(VixHandle, int, ...);
 int VixJob_GetNumProperties(VixHandle, int);
 VixError Vix_GetProperties(VixHandle, int, ...);
 void Vix_ReleaseHandle(VixHandle);
+void Vix_FreeBuffer(void *);
 
 static VixHandle vm;
 
@@ -94,7 +107,25 @@ carry_out(const char *verb, const char *a, const char *b)
    VixError error;
    Bool exists = 0;
    int number = -1;
-   if (!strcmp(verb, "on")) return ended(VixVM_PowerOn(vm, 0, 0, 0, 0));
+   char *text = 0;
+   if (!strcmp(verb, "on")) return ended(VixVM_PowerOn(vm, atoi(a), 0, 0, 0));
+   if (!strcmp(verb, "share")) {
+      error = ended(VixVM_EnableSharedFolders(vm, 1, 0, 0, 0));
+      return error != 0 ? error : ended(VixVM_AddSharedFolder(vm, a, b, 0, 0, 0));
+   }
+   if (!strcmp(verb, "unshare")) return ended(VixVM_RemoveSharedFolder(vm, a, 0, 0, 0));
+   if (!strcmp(verb, "screen")) return ended(VixVM_CaptureScreenImage(vm, 1, 0, 0, 0));
+   if (!strcmp(verb, "set")) return ended(VixVM_WriteVariable(vm, 1, a, b, 0, 0, 0));
+   if (!strcmp(verb, "variable")) {
+      job = VixVM_ReadVariable(vm, atoi(a), b, 0, 0, 0);
+      error = VixJob_Wait(job, 3056, &text, 0);
+      Vix_ReleaseHandle(job);
+      if (error == 0) {
+         printf("=\"%s\" ", text);
+         Vix_FreeBuffer(text);
+      }
+      return error;
+   }
    if (!strcmp(verb, "off")) return ended(VixVM_PowerOff(vm, 0, 0, 0));
    if (!strcmp(verb, "reset")) return ended(VixVM_Reset(vm, 0, 0, 0));
    if (!strcmp(verb, "suspend")) return ended(VixVM_Suspend(vm, 0, 0, 0));
@@ -138,12 +169,20 @@ int
 main(int argc, char **argument)
 {
    char line[4096];
-   VixHandle host;
+   VixHandle host, list, job;
    if (argc != 3) {
       return 2;
    }
    host = handle_of(VixHost_Connect(-1, atoi(argument[1]), 0, 0, 0, 0, 0, 0, 0, 0));
-   vm = handle_of(VixVM_Open(host, argument[2], 0, 0));
+   job = VixVM_Open(host, argument[2], 0, 0);
+   if ((VixJob_Wait(job, 0) & 0xFFFF) == 17004) {
+      Vix_ReleaseHandle(job);
+      if (VixPropertyList_AllocPropertyList(host, &list, 7001, "key", 0) != 0) {
+         return 3;
+      }
+      job = VixHost_OpenVM(host, argument[2], 0, list, 0, 0);
+   }
+   vm = handle_of(job);
    while (fgets(line, sizeof line, stdin) != 0) {
       char *verb = strtok(line, " \n"), *a = strtok(0, " \n"), *b = strtok(0, "\n");
       VixError error = carry_out(verb, a != 0 ? a : "", b != 0 ? b : "");

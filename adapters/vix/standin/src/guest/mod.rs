@@ -88,8 +88,9 @@ pub struct Program<'a> {
     pub arguments: &'a str,
     /// The user that is logged in.
     pub user: &'a str,
-    /// Variables of the guest's environment that were written by `VixVM_WriteVariable`. Nothing else is promised, not
-    /// even a `PATH`; the working directory is not promised either and should be one that nobody wants.
+    /// Its environment: the variables that were written by `VixVM_WriteVariable`, and those of
+    /// [`Guest::environment`] that were not. A client may count on nothing else, and on no `PATH` either; the working
+    /// directory is not promised and should be one that nobody wants.
     pub environment: &'a [(String, String)],
 }
 
@@ -139,7 +140,7 @@ pub trait Guest: Send + Sync {
     /// Stops it and keeps its memory in [`Home::dir`], as far as this guest can. From on or paused.
     fn suspend(&self) -> Result<()>;
 
-    /// Lets a suspended guest run on.
+    /// Lets a suspended guest run on. If it fails, the guest is as suspended as it was.
     ///
     /// # Errors
     /// `CANNOT_POWER_ON_VM` if what was running cannot be brought back (the host has been restarted, or this is a
@@ -176,6 +177,17 @@ pub trait Guest: Send + Sync {
 
     /// Whether Tools answer in the guest.
     fn tools_running(&self) -> bool;
+
+    /// The variables that a program of `user` begins with if none has been written.
+    fn environment(&self, user: &str) -> Vec<(String, String)> {
+        let home = if user == "root" { "/root".to_owned() } else { format!("/home/{user}") };
+        usual_environment(user, &home)
+    }
+
+    /// The address that Tools report; `None` if the guest has no network card.
+    fn address(&self) -> Option<String> {
+        None
+    }
 
     /// The shared folders have changed.
     ///
@@ -255,10 +267,17 @@ pub trait Guest: Send + Sync {
     /// The guest's screen as a PNG.
     ///
     /// # Errors
-    /// `NOT_SUPPORTED` if it has none.
+    /// `OP_NOT_SUPPORTED_ON_GUEST` if it has none: products support the call, this guest does not.
     fn screen(&self) -> Result<Vec<u8>> {
-        Err(Failure::new(error_code::NOT_SUPPORTED, format!("a guest of the kind {} has no screen", self.name())))
+        let why = format!("a guest of the kind {} has no screen", self.name());
+        Err(Failure::new(error_code::OP_NOT_SUPPORTED_ON_GUEST, why))
     }
+}
+
+fn usual_environment(user: &str, home: &str) -> Vec<(String, String)> {
+    [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("HOME", home), ("USER", user)]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec()
 }
 
 /// How a guest is played.

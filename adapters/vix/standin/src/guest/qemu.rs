@@ -121,7 +121,8 @@ impl Guest for Qemu {
 
     fn resume(&self) -> Result<()> {
         self.machine.load_state()?;
-        self.forget_memory()?;
+        // Whoever fails to resume leaves it suspended.
+        self.forget_memory().inspect_err(|_| drop(self.machine.end()))?;
         // A guest whose Tools are not up yet sees to its clock itself when it has booted.
         let _ = Hand::reach(&self.machine, Duration::from_secs(1)).and_then(|mut hand| hand.wake());
         Ok(())
@@ -176,6 +177,11 @@ impl Guest for Qemu {
 
     fn tools_running(&self) -> bool {
         Hand::answers(&self.machine)
+    }
+
+    fn environment(&self, user: &str) -> Vec<(String, String)> {
+        // Whoever logs in, programs run as root.
+        super::usual_environment(user, "/root")
     }
 
     fn share(&self, shares: &[Share]) -> Result<()> {

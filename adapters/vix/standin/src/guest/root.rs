@@ -178,7 +178,8 @@ impl Root {
     /// Lets everything go on.
     fn release(&self, init: ProcessName) -> Result<()> {
         processes::thaw(init, &self.held()?.unwrap_or_default().stopped);
-        self.forget_held()
+        // What is said to be held must stand still.
+        self.forget_held().inspect_err(|_| drop(processes::freeze(init)))
     }
 
     fn forget_held(&self) -> Result<()> {
@@ -239,7 +240,10 @@ impl Guest for Root {
     fn resume(&self) -> Result<()> {
         match (self.init(), self.held()?) {
             (Some(init), _) => self.release(init),
-            (None, Some(held)) if held.idle => self.boot(&held.boot_id),
+            (None, Some(held)) if held.idle => self.boot(&held.boot_id).inspect_err(|_| {
+                // It stays suspended, which the boot has forgotten.
+                drop(crate::store::write(&self.held_file(), &held));
+            }),
             (None, _) => {
                 let why = "the guest's programs are not on this computer any more, or this is a copy of a guest whose \
                            programs live elsewhere; power it off to boot it anew";
@@ -312,6 +316,10 @@ impl Guest for Root {
         let flags = OFlags::WRONLY | OFlags::NONBLOCK;
         // It can be opened only while somebody reads it.
         self.tree().is_ok_and(|tree| tree.open_file(&pipe, flags, Mode::empty()).is_ok())
+    }
+
+    fn environment(&self, user: &str) -> Vec<(String, String)> {
+        super::usual_environment(user, &self.user.home)
     }
 
     fn share(&self, shares: &[Share]) -> Result<()> {
@@ -429,14 +437,8 @@ impl Root {
     /// What turns a shell in the guest into the program, as Tools do it: another shell takes the arguments apart.
     fn script(&self, program: &Program<'_>) -> String {
         let line = format!("{} {}", quote(program.path), program.arguments);
-        let home = &self.user.home;
-        let mut variables = vec![
-            ("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned()),
-            ("HOME".to_owned(), home.clone()),
-            ("USER".to_owned(), program.user.to_owned()),
-        ];
-        variables.extend_from_slice(program.environment);
-        let variables: Vec<String> = variables.iter().map(|(name, value)| quote(&format!("{name}={value}"))).collect();
+        let word = |(name, value): &(String, String)| quote(&format!("{name}={value}"));
+        let variables: Vec<String> = program.environment.iter().map(word).collect();
         // Tools prefer bash too; it becomes the program, so that the number is the program's own.
         let shell = "sh=/bin/sh; [ -x /bin/bash ] && sh=/bin/bash";
         let run = format!("exec env -i {} $sh -c {}", variables.join(" "), quote(&line));

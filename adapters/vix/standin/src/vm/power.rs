@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use vmtask_vix_abi::{error_code, power_op};
+use vmtask_vix_abi::{Function, error_code, power_op};
 
 use super::state::Power;
 use super::{Locked, Result, Vm};
@@ -11,10 +11,15 @@ use crate::failure::Failure;
 use crate::job::{Context, Results};
 
 impl Vm {
-    /// Starts or resumes.
+    /// Starts or resumes. If it fails, nothing runs: the VM is off, or suspended again.
     pub(crate) fn power_on(&self, context: &Context<'_>, options: i32) -> Result<Results> {
         let legal = power_op::LAUNCH_GUI | power_op::SUPPRESS_SNAPSHOT_POWERON | power_op::START_VM_PAUSED;
         check_options(options, legal)?;
+        self.check_window(options)?;
+        if options & power_op::START_VM_PAUSED != 0 && !self.host.product().has(Function::VmUnpause) {
+            let why = format!("{} pauses no VM, and starts none paused", self.host.product());
+            return Err(Failure::new(error_code::NOT_SUPPORTED, why));
+        }
         let mut vm = self.lock()?;
         if vm.power.is_running() {
             return Err(Failure::new(error_code::VM_IS_RUNNING, format!("{} is running", self.name)));
@@ -26,12 +31,22 @@ impl Vm {
         vm.boot += 1;
         vm.commit()?;
         context.act.halfway();
-        let begun = if resumed { self.guest.resume() } else { self.guest.power_on() };
-        if let Err(failure) = begun {
-            vm.power = if resumed { Power::Suspended } else { Power::Off };
+        let kept = vm.suspension_kept;
+        if let Err(failure) = self.begin(&mut vm, resumed, options) {
+            self.take_back(&mut vm, resumed)?;
+            vm.suspension_kept = kept && vm.power == Power::Suspended;
             vm.commit()?;
             return Err(failure);
         }
+        drop(vm);
+        crate::host::note_powered_on(&self.vmx_path);
+        Ok(Vec::new())
+    }
+
+    /// What makes a VM run that is said to be powering on, or resuming.
+    fn begin(&self, vm: &mut Locked<'_>, resumed: bool, options: i32) -> Result<()> {
+        let begun = if resumed { self.guest.resume() } else { self.guest.power_on() };
+        begun?;
         vm.power = Power::On;
         vm.suspension_kept = false;
         vm.commit()?;
@@ -39,11 +54,34 @@ impl Vm {
             self.guest.share(&vm.shares)?;
         }
         if options & power_op::START_VM_PAUSED != 0 {
-            self.hold(&mut vm)?;
+            self.hold(vm)?;
         }
-        drop(vm);
-        crate::host::note_powered_on(&self.vmx_path);
-        Ok(Vec::new())
+        Ok(())
+    }
+
+    /// Undoes a beginning that failed. A guest that was suspended, and does run, is suspended again: only where that
+    /// fails too is its memory given up.
+    fn take_back(&self, vm: &mut Locked<'_>, resumed: bool) -> Result<()> {
+        // A resume that failed in the guest has left what it would have gone on with.
+        let is_up = vm.power.is_running();
+        vm.power = match resumed && (!is_up || self.guest.suspend().is_ok()) {
+            true => Power::Suspended,
+            false => {
+                self.guest.power_off()?;
+                vm.state.forget_run();
+                Power::Off
+            }
+        };
+        Ok(())
+    }
+
+    /// A window that shows an encrypted VM is not supported (VIX 1.13 reference, `VixVM_PowerOn`).
+    pub(super) fn check_window(&self, options: i32) -> Result<()> {
+        if options & power_op::LAUNCH_GUI == 0 || self.vmx.get("vmtask.encryption.password").is_none() {
+            return Ok(());
+        }
+        let why = format!("{} is encrypted: it is powered on without VIX_VMPOWEROP_LAUNCH_GUI", self.name);
+        Err(Failure::new(error_code::NOT_SUPPORTED, why))
     }
 
     /// Cuts the power, or (`FROM_GUEST`) shuts the guest down.

@@ -26,7 +26,7 @@ impl Vm {
     ) -> Result<Results> {
         check_options(options, run_program::RETURN_IMMEDIATELY | run_program::ACTIVATE_WINDOW)?;
         let (user, state) = self.check_user()?;
-        let environment: Vec<(String, String)> = state.environment.into_iter().collect();
+        let environment = self.environment(&user, state);
         let program = Program { path, arguments, user: &user, environment: &environment };
         let pid = self.guest.start(&program)?;
         context.act.halfway();

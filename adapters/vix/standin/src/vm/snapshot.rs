@@ -187,6 +187,7 @@ impl Vm {
         self.check_own(snapshot)?;
         let suppress = options & power_op::SUPPRESS_SNAPSHOT_POWERON != 0;
         check_options(options, if suppress { power_op::SUPPRESS_SNAPSHOT_POWERON } else { power_op::LAUNCH_GUI })?;
+        self.check_window(options)?;
         let mut vm = self.lock()?;
         let record = vm.snapshot(snapshot.id).cloned();
         let record = record.ok_or_else(|| self.no_snapshot("it has been removed"))?;

@@ -1,25 +1,34 @@
 //! Variables: of the guest (`guestinfo`), of the configuration while the VM runs, of the guest's environment.
 
+use std::collections::BTreeMap;
+
 use vmtask_vix_abi::{error_code, property, variable};
 
 use super::guest_files::done;
 use super::power::check_options;
-use super::{Result, Vm};
+use super::{Power, Result, State, Vm};
 use crate::failure::Failure;
 use crate::job::Results;
 use crate::property::Properties;
 
 impl Vm {
-    /// One that has never been written is empty.
+    /// What was written; else what the guest's Tools report as `ip`, what its programs begin with, or what the `.vmx`
+    /// file says. What nobody knows is empty.
     pub(crate) fn read_variable(&self, kind: i32, name: &str, options: i32) -> Result<Results> {
         check_options(options, 0)?;
         let value = match kind {
-            variable::VM_GUEST_VARIABLE => self.lock_on()?.guest_variables.get(name).cloned(),
+            variable::VM_GUEST_VARIABLE => {
+                let written = self.lock_on()?.guest_variables.get(name).cloned();
+                if written.is_none() && name == "ip" { self.address()? } else { written }
+            }
             variable::VM_CONFIG_RUNTIME_ONLY => {
                 let written = self.lock_on()?.config_variables.get(name).cloned();
                 written.or_else(|| self.vmx.get(name).filter(|_| !is_secret(name)).map(str::to_owned))
             }
-            variable::GUEST_ENVIRONMENT_VARIABLE => self.check_user()?.1.environment.get(name).cloned(),
+            variable::GUEST_ENVIRONMENT_VARIABLE => {
+                let (user, state) = self.check_user()?;
+                self.environment(&user, state).into_iter().find(|(known, _)| known == name).map(|(_, value)| value)
+            }
             _ => return Err(no_kind(kind)),
         };
         let value = value.unwrap_or_default();
@@ -28,7 +37,9 @@ impl Vm {
 
     pub(crate) fn write_variable(&self, kind: i32, name: &str, value: &str, options: i32) -> Result<Results> {
         check_options(options, 0)?;
-        if name.is_empty() || name.contains('=') {
+        // VIX 1.13 reference, `VixVM_WriteVariable`.
+        let has_slash = kind == variable::VM_GUEST_VARIABLE && name.contains('/');
+        if name.is_empty() || name.contains('=') || has_slash {
             return Err(Failure::new(error_code::INVALID_ARG, format!("{name:?} is no name for a variable")));
         }
         if kind == variable::GUEST_ENVIRONMENT_VARIABLE {
@@ -47,6 +58,19 @@ impl Vm {
         };
         variables.insert(name.to_owned(), value.to_owned());
         vm.commit().map(done)
+    }
+
+    /// A user's environment in the guest: what programs begin with, and what was written over that.
+    pub(super) fn environment(&self, user: &str, state: State) -> Vec<(String, String)> {
+        let mut all: BTreeMap<String, String> = self.guest.environment(user).into_iter().collect();
+        all.extend(state.environment);
+        all.into_iter().collect()
+    }
+
+    /// Known while Tools run.
+    fn address(&self) -> Result<Option<String>> {
+        let reports = self.peek()?.power == Power::On && self.has_tools() && self.guest.tools_running();
+        Ok(if reports { self.guest.address() } else { None })
     }
 
     /// Variables live while the VM runs.

@@ -162,8 +162,8 @@ impl<'a> Hand<'a> {
     pub(super) fn start(&mut self, program: &Program<'_>) -> Result<u64> {
         // A shell takes the arguments apart, as Tools have it.
         let line = format!("'{}' {}", program.path.replace('\'', r"'\''"), program.arguments);
-        let mut variables = vec![format!("USER={}", program.user)];
-        variables.extend(program.environment.iter().map(|(name, value)| format!("{name}={value}")));
+        let variables: Vec<String> =
+            program.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let mut args = vec![TOOLS, program.path, &line];
         args.extend(variables.iter().map(String::as_str));
         let said = self.on("start", program.path, &args)?;

@@ -73,7 +73,7 @@ become) # TEXT ANSWER LINE VARIABLE=VALUE...
 	mv "$answer.part" "$answer"
 	# A working directory that nobody can want: nothing can be made in it.
 	cd /proc || exit
-	exec env -i PATH=/usr/local/bin:/usr/bin:/bin HOME=/root "$@" /bin/sh -c "$line"
+	exec env -i "$@" /bin/sh -c "$line"
 	;;
 mkdir)
 	exists "$1" && exit 17

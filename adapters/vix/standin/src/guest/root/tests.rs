@@ -67,7 +67,8 @@ impl Vm {
     }
 
     fn try_start(&self, path: &str, arguments: &str) -> Result<u64> {
-        self.guest.start(&Program { path, arguments, user: "user", environment: &[] })
+        let environment = self.guest.environment("user");
+        self.guest.start(&Program { path, arguments, user: "user", environment: &environment })
     }
 
     fn wait(&self, pid: u64) -> i32 {
@@ -133,7 +134,8 @@ fn a_program_runs_as_tools_run_it(#[values(BWRAP, UNSHARE)] builder: &str) {
 #[rstest]
 fn a_program_gets_its_variables_and_no_signal_is_ignored(#[values(BWRAP, UNSHARE)] builder: &str) {
     let Some(vm) = Vm::on(builder) else { return };
-    let environment = [("GREETING".to_owned(), "it's \"$me\"\nhere".to_owned())];
+    let mut environment = vm.guest.environment("ada");
+    environment.push(("GREETING".to_owned(), "it's \"$me\"\nhere".to_owned()));
     let program = Program {
         path: "/bin/sh",
         arguments: "-c 'echo \"$GREETING\" >/tmp/a; grep SigIgn /proc/self/status >/tmp/b; touch here; exit $?'",
