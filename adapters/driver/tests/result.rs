@@ -10,7 +10,7 @@ use common::spec;
 use rstest::rstest;
 use vmtask_core::{
     Base, Cause, ExitStatus, Fault, FaultKind, FileIx, Generation, JournalSeq, Loss, Notice, Op, Outcome, Record,
-    Substitute,
+    Substitute, TaskDraft,
 };
 use vmtask_driver::testing::FaultyStorage;
 use vmtask_driver::{
@@ -31,6 +31,7 @@ fn ended(outcome: Outcome) -> Ended {
             exit: Some(ExitStatus::Code(0)),
             ..Record::new()
         },
+        journal_error: None,
         errors: vec![OpError { op: Some(Op::CopyOut(FileIx(0))), error }],
         notices: vec![Notice::RolledBack { to: Base::Checkpoint(Generation(2)), why: Loss::Stopped }],
         substitutes: vec![Substitute::CopyForClone],
@@ -100,7 +101,7 @@ fn a_failure_says_why_and_a_missing_output_is_null() {
 fn a_link_among_the_results_is_not_followed() {
     let results = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink("/etc/passwd", results.path().join("result.txt")).unwrap();
-    let spec = vmtask_core::TaskDraft {
+    let spec = TaskDraft {
         files_out: vec![vmtask_core::FileOut { guest: "x".to_owned(), host: "result.txt".to_owned(), optional: true }],
         ..TaskDraft::from(spec())
     }
