@@ -1,11 +1,12 @@
 //! Files in memory: a run of a target leaves nothing behind, and costs no system call.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vmtask_driver::{Access, Storage, StorageFile};
+use vmtask_driver::{Access, Look, Storage, StorageFile};
 
 type Files = BTreeMap<PathBuf, Vec<u8>>;
 
@@ -37,6 +38,17 @@ impl Storage for Memory {
         self.lock().get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    fn entries(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        let files = self.lock();
+        let inside = files.keys().filter(|path| path.parent() == Some(dir));
+        Ok(inside.filter_map(|path| path.file_name().map(OsString::from)).collect())
+    }
+
+    fn look(&self, path: &Path) -> io::Result<Look> {
+        let bytes = self.lock().get(path).ok_or(io::ErrorKind::NotFound)?.len() as u64;
+        Ok(Look { is_dir: false, bytes })
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut files = self.lock();
         let bytes = files.remove(from).ok_or(io::ErrorKind::NotFound)?;
@@ -46,6 +58,10 @@ impl Storage for Memory {
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
         self.lock().remove(path).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn remove_dir(&self, _: &Path) -> io::Result<()> {
+        Ok(())
     }
 
     fn sync_file(&self, _: &Path) -> io::Result<()> {

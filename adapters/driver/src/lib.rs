@@ -148,6 +148,8 @@ mod journal;
 mod port;
 mod registry;
 mod result;
+mod signal;
+mod start_over;
 mod storage;
 mod sys;
 mod task_dir;

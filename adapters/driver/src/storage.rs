@@ -10,6 +10,7 @@
 //!   sync_dir(parent)
 //! ```
 
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
@@ -38,7 +39,20 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// [`io::ErrorKind::NotFound`] if it is not there.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 
-    /// Gives a file another name, replacing what has that name: whoever looks sees the old file or the new one.
+    /// The names in a directory, in no order.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] if it is not there, [`io::ErrorKind::NotADirectory`] if it is something else.
+    fn entries(&self, dir: &Path) -> io::Result<Vec<OsString>>;
+
+    /// What is there under this name. A link is not followed.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] if nothing is.
+    fn look(&self, path: &Path) -> io::Result<Look>;
+
+    /// Gives a file or a directory another name. A file replaces what has that name: whoever looks sees the old file or
+    /// the new one.
     ///
     /// # Errors
     /// [`io::ErrorKind::NotFound`] if it is not there.
@@ -49,6 +63,12 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`io::ErrorKind::NotFound`] if it is not there.
     fn unlink(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] if it is not there, [`io::ErrorKind::DirectoryNotEmpty`] if there is something in it.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
 
     /// Makes the content of a file durable that somebody else has written: a child process, say, which has closed it.
     ///
@@ -61,6 +81,15 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// # Errors
     /// If it is not certain that they are.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+}
+
+/// What is there under a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Whether it is a directory.
+    pub is_dir: bool,
+    /// Its size in bytes; of a directory, whatever the file system says.
+    pub bytes: u64,
 }
 
 /// Who may look into a directory.
@@ -102,12 +131,25 @@ impl Storage for RealStorage {
         std::fs::read(path)
     }
 
+    fn entries(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        std::fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name())).collect()
+    }
+
+    fn look(&self, path: &Path) -> io::Result<Look> {
+        let found = std::fs::symlink_metadata(path)?;
+        Ok(Look { is_dir: found.is_dir(), bytes: found.len() })
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         std::fs::rename(from, to)
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
         std::fs::remove_file(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_dir(path)
     }
 
     fn sync_file(&self, path: &Path) -> io::Result<()> {

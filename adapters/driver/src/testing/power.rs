@@ -20,7 +20,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::storage::{Access, RealStorage, Storage, StorageFile, parent};
+use crate::storage::{Access, Look, RealStorage, Storage, StorageFile, parent};
 
 type Node = usize;
 const ROOT: Node = 0;
@@ -164,6 +164,14 @@ impl Storage for RecordingStorage {
         RealStorage.read(path)
     }
 
+    fn entries(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        RealStorage.entries(dir)
+    }
+
+    fn look(&self, path: &Path) -> io::Result<Look> {
+        RealStorage.look(path)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut tape = self.tape();
         let (old, new) = (self.place(&tape, from)?, self.place(&tape, to)?);
@@ -180,6 +188,17 @@ impl Storage for RecordingStorage {
         RealStorage.unlink(path)?;
         if let Some(&node) = tape.names.get(&place) {
             tape.change(Change { text: format!("unlink {}", path.display()), remove: Some((place, node)), add: None });
+        }
+        Ok(())
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        let mut tape = self.tape();
+        let place = self.place(&tape, path)?;
+        RealStorage.remove_dir(path)?;
+        if let Some(&node) = tape.names.get(&place) {
+            let text = format!("remove directory {}", path.display());
+            tape.change(Change { text, remove: Some((place, node)), add: None });
         }
         Ok(())
     }
