@@ -47,18 +47,14 @@ impl Exit {
             Self::Usage => "the command line makes no sense",
             Self::TaskFile => "the task file or one of its input files cannot be used",
             Self::Platform => "the platform is missing, or its files are not what its definition says",
-            Self::Hypervisor => {
-                "the hypervisor is missing, too old, does not start, or did not make the checkpoint"
-            }
+            Self::Hypervisor => "the hypervisor is missing, too old, does not start, or did not make the checkpoint",
             Self::Unsuitable => "the hypervisor cannot do what the task asks for",
             Self::TaskDir => "the task's directory cannot be used: torn, foreign or newer journal, another task",
             Self::Locked => "another vmtask is running this task",
             Self::Stopped => "stopped on request; the same command resumes it",
             Self::Failed => "the task failed; the same command tries again from its newest checkpoint",
             Self::Aborted => "aborted; nothing is left of it",
-            Self::Host => {
-                "this computer would not: no space, no memory, an unreadable or unwritable file"
-            }
+            Self::Host => "this computer would not: no space, no memory, an unreadable or unwritable file",
             Self::Setup => "something could not be installed or built",
             Self::Demo => "the demonstration did not show what it should",
             Self::Doctor => "doctor: `vmtask run` would not work here",
