@@ -206,8 +206,8 @@ impl TaskSpec {
     ///
     /// # Errors
     /// The first thing that is wrong.
-    pub fn with(self, change: impl FnOnce(&mut TaskDraft)) -> Result<Self, SpecError> {
-        let mut draft = self.0;
+    pub fn with(&self, change: impl FnOnce(&mut TaskDraft)) -> Result<Self, SpecError> {
+        let mut draft = self.0.clone();
         change(&mut draft);
         draft.check()
     }

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     let budget = Budget::of(faults, requests);
     let started = Instant::now();
     let states = match who.as_str() {
-        "ours" => Explorer::new(Profile::Qemu, budget).explore(|_| {}).states,
+        "ours" => Explorer { every_state: true, ..Explorer::new(Profile::Qemu, budget) }.explore(|_| {}).states,
         "stateright" => Everything::new(Profile::Qemu, budget).checker().spawn_bfs().join().unique_state_count(),
         _ => {
             eprintln!("peer: ours or stateright, not {who}");

@@ -38,7 +38,7 @@ pub enum Moment {
     },
 }
 
-/// One thing that happened: names the moment after it.
+/// One thing that happened: names the moment after it. No two things in a run have the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mark {
     /// Nothing yet.
@@ -63,7 +63,8 @@ pub enum Mark {
     Late(u16),
     /// A request was made, or a fault that happens between two things ([`Act`]).
     Done(u16),
-    /// Something else: a task was started or resumed, a manager was started, or heard what was meant for another one.
+    /// Something else: a task was started or resumed, a manager was started, or heard what was meant for another one, or
+    /// what it had heard already.
     Other(u16),
 }
 

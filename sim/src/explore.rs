@@ -8,19 +8,23 @@
 //!
 //! A state is known by its [fingerprint](System::fingerprint); what is kept of it afterwards is that, where it was
 //! reached from, and where it goes if nothing more goes wrong. So a run that breaks a promise is one of the shortest, and
-//! in the end one walk over the states proves that from each of them the task ends once faults stop. A state in which
-//! nothing can go wrong any more has one way to go, and is followed at once instead of being put aside.
+//! in the end one walk over the states proves that from each of them the task ends once faults stop.
+//!
+//! A state in which nothing can go wrong any more has one way to go, and is followed at once instead of being put aside.
+//! Most states are of that kind, and most of them are on a way that another run has gone before. It is enough to store
+//! some of them, so that a way is noticed to be known soon after it joins another: those right after a command was
+//! answered. Nothing is missed: the promises are checked after every step, whether its state is stored or not.
 //!
 //! States with the same fingerprint go on alike (tests check it for all of them with two deviations, and for one in eight
-//! with three), so how many there are does not depend on how many workers look for them. Which of two ways to the same state is kept does. So
-//! what was found broken is looked for again by one worker alone, and reported from there.
+//! with three), so how many there are does not depend on how many workers look for them. Which of two ways to the same
+//! state is kept does. So what was found broken is looked for again by one worker alone, and reported from there.
 
-use std::collections::HashMap;
+mod known;
+
 use std::fmt;
-use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,10 +35,12 @@ use crate::choose::{Calm, Choose, Odometer};
 use crate::coverage::{Coverage, Watching};
 use crate::invariant::Violation;
 use crate::plan::{Plan, Scribe};
-use crate::run::MAX_STEPS;
+use crate::run::{MAX_STEPS, Run};
 use crate::scenario::{Profile, Scenario};
+use crate::shrink::shrink;
 use crate::system::{Budget, Status, System};
 use crate::trace::Tracing;
+use known::{BROKEN, BYTES_PER_STATE, HOME, Known, NOWHERE, StateId, Visit};
 
 /// What is to be explored.
 #[derive(Clone, Debug)]
@@ -45,6 +51,9 @@ pub struct Explorer {
     pub budget: Budget,
     /// What is tried.
     pub breadth: Breadth,
+    /// Store every state, also those in which nothing can go wrong any more and no command was just answered: the same is
+    /// found, by four times as many states. For figures about states, and to prove it.
+    pub every_state: bool,
     /// Stop after about so many states.
     pub max_states: usize,
     /// Stop when what is known and what waits takes about so many bytes.
@@ -62,11 +71,13 @@ pub struct Explorer {
 /// What was explored, and what was found.
 #[derive(Clone, Debug, Default)]
 pub struct Exploration {
-    /// Different states that were visited.
+    /// Different states that were stored.
     pub states: usize,
-    /// Steps that were made from them.
+    /// Steps that were made.
     pub transitions: u64,
-    /// Steps from the worst state to the end once nothing more goes wrong.
+    /// The most steps from one stored state to the next.
+    pub longest_stride: u16,
+    /// Steps from the worst state, stored or not, to the end once nothing more goes wrong.
     pub longest_way_home: u32,
     /// Why it was given up before everything within the budget was visited, if it was.
     pub given_up: Option<GivenUp>,
@@ -121,6 +132,19 @@ pub struct Finding {
     pub count: u64,
 }
 
+impl Finding {
+    /// Adds a broken promise that a random search has found: the first of its kind is shrunk, others are counted.
+    pub(crate) fn note(findings: &mut Vec<Self>, violation: Violation, plan: Plan) {
+        if let Some(same) = findings.iter_mut().find(|f| f.violation.is_like(&violation)) {
+            same.count += 1;
+            return;
+        }
+        let plan = shrink(&plan, &violation);
+        let trace = Run::of(&plan).trace;
+        findings.push(Self { violation, plan, trace, count: 1 });
+    }
+}
+
 impl Explorer {
     /// A search with the budget, on one thread, without an end but that.
     #[must_use]
@@ -129,6 +153,7 @@ impl Explorer {
             profile,
             budget,
             breadth: Breadth::default(),
+            every_state: false,
             max_states: usize::MAX,
             memory: usize::MAX,
             max_findings: 20,
@@ -139,80 +164,31 @@ impl Explorer {
     }
 
     /// Explores. `progress` is called now and then with the number of states.
-    pub fn explore(&self, mut progress: impl FnMut(usize)) -> Exploration {
-        let search = Search::new(self);
+    pub fn explore(&self, progress: impl FnMut(usize)) -> Exploration {
+        self.explore_each(progress, &|_| {})
+    }
+
+    /// Explores, and calls `each` with every state that is reached, stored or not, each time that it is: from all
+    /// workers, and for a broken promise that is looked for again once more.
+    pub fn explore_each(&self, mut progress: impl FnMut(usize), each: &(dyn Fn(&System) + Sync)) -> Exploration {
+        let search = Search::new(self, each);
         let found = search.run(&mut progress);
         let enough = self.workers == NonZeroUsize::MIN || found.given_up == Some(GivenUp::Interrupted);
         if found.findings.is_empty() || enough {
             return found;
         }
         let alone = Self { workers: NonZeroUsize::MIN, time: None, ..self.clone() };
-        let again = Search::new(&alone).run(&mut progress);
+        let again = Search::new(&alone, each).run(&mut progress);
         if again.findings.is_empty() { found } else { again }
     }
-}
-
-/// Where a state was reached from: the state before, and by which of its successors.
-#[derive(Clone, Copy, Debug)]
-struct Way {
-    from: StateId,
-    branch: u32,
-    /// Where it goes if nothing special happens.
-    calm: StateId,
-}
-
-/// A state's shard and its place in it.
-type StateId = u32;
-
-const NOWHERE: StateId = StateId::MAX;
-/// The calm successor of a state after which the task is over.
-const HOME: StateId = StateId::MAX - 1;
-/// The calm successor of a state in which a promise is broken: reported already.
-const BROKEN: StateId = StateId::MAX - 2;
-
-const SHARD_BITS: u32 = 6;
-const SHARDS: usize = 1 << SHARD_BITS;
-
-/// Fingerprints are hashes already.
-#[derive(Default)]
-struct AsIs(u64);
-
-impl Hasher for AsIs {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _: &[u8]) {}
-
-    fn write_u64(&mut self, n: u64) {
-        self.0 = n;
-    }
-}
-
-/// A fingerprint in halves: a u128 would be aligned to 16 bytes, and the table a third larger.
-#[derive(PartialEq, Eq)]
-struct Key(u64, u64);
-
-impl Hash for Key {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        // The other half names the shard.
-        hasher.write_u64(self.1);
-    }
-}
-
-/// The states whose fingerprints begin with the same bits.
-#[derive(Default)]
-struct Shard {
-    known: HashMap<Key, u32, BuildHasherDefault<AsIs>>,
-    ways: Vec<Way>,
 }
 
 /// One search under way.
 struct Search<'a> {
     explorer: &'a Explorer,
     scenario: Scenario,
-    shards: Vec<Mutex<Shard>>,
-    states: AtomicUsize,
+    each: &'a (dyn Fn(&System) + Sync),
+    known: Known,
     broken: Mutex<Vec<Broken>>,
     /// Systems that wait to be gone on from.
     waiting: AtomicUsize,
@@ -234,11 +210,20 @@ struct Broken {
 struct Tally {
     next: Vec<(StateId, System)>,
     transitions: u64,
+    longest_stride: u16,
+    /// The longest way from a deviation to the end without a state that is stored, in steps after it.
+    longest_way_home: u32,
     ends: [u64; 2],
     coverage: Coverage,
 }
 
-/// Where a step leads.
+/// The way from a stored state to the next.
+struct Stride {
+    to: Step,
+    steps: u16,
+}
+
+/// Where a way leads.
 enum Step {
     New(StateId),
     Known(StateId),
@@ -247,12 +232,12 @@ enum Step {
 }
 
 impl<'a> Search<'a> {
-    fn new(explorer: &'a Explorer) -> Self {
+    fn new(explorer: &'a Explorer, each: &'a (dyn Fn(&System) + Sync)) -> Self {
         Self {
             explorer,
             scenario: Scenario::of(explorer.profile),
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            states: AtomicUsize::new(0),
+            each,
+            known: Known::new(),
             broken: Mutex::default(),
             waiting: AtomicUsize::new(0),
             given_up: OnceLock::new(),
@@ -268,11 +253,13 @@ impl<'a> Search<'a> {
 
     fn run(&self, progress: &mut impl FnMut(usize)) -> Exploration {
         let start = self.start();
-        let mut frontier = match self.visit(&start, NOWHERE, 0) {
+        (self.each)(&start);
+        let mut frontier = match self.visit(&start, NOWHERE, 0, 0) {
             Step::New(id) => vec![(id, start)],
             _ => vec![],
         };
         let mut found = Exploration::default();
+        let mut longest_way_home = 0;
         let mut depth = 0;
         while !frontier.is_empty() && !self.is_given_up() {
             self.waiting.store(frontier.len(), Ordering::Relaxed);
@@ -283,6 +270,8 @@ impl<'a> Search<'a> {
             for tally in &mut tallies {
                 frontier.append(&mut tally.next);
                 found.transitions += tally.transitions;
+                found.longest_stride = found.longest_stride.max(tally.longest_stride);
+                longest_way_home = longest_way_home.max(tally.longest_way_home);
                 found.ends[0] += tally.ends[0];
                 found.ends[1] += tally.ends[1];
                 found.coverage.add(&tally.coverage);
@@ -291,12 +280,14 @@ impl<'a> Search<'a> {
                 self.note(Violation::NeverEnds, *id, None);
                 self.give_up(GivenUp::Steps);
             }
-            progress(self.states.load(Ordering::Relaxed));
+            progress(self.known.states());
         }
-        found.states = self.states.load(Ordering::Relaxed);
+        found.states = self.known.states();
         found.given_up = self.given_up.get().copied();
         if found.given_up.is_none() {
-            found.longest_way_home = self.walk_home();
+            let (longest, circles) = self.known.walk_home();
+            found.longest_way_home = longest.max(longest_way_home);
+            circles.into_iter().for_each(|id| self.note(Violation::NeverEnds, id, None));
         }
         let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for Broken { violation, from, branch, count } in broken {
@@ -344,11 +335,11 @@ impl<'a> Search<'a> {
         odometer.reset();
         for branch in 0.. {
             let mut after = system.clone();
-            let step = self.step(&mut after, id, branch, &mut *odometer, tally);
+            let stride = self.stride(&mut after, id, branch, &mut *odometer, tally);
             if branch == 0 {
-                self.set_calm(id, &step);
+                self.set_calm(id, &stride);
             }
-            if let Step::New(new) = step {
+            if let Step::New(new) = stride.to {
                 if after.budget.is_spent() {
                     self.follow(new, after, tally);
                 } else {
@@ -365,9 +356,9 @@ impl<'a> Search<'a> {
     /// Nothing can go wrong any more: one way to go, until somebody was there before.
     fn follow(&self, mut id: StateId, mut system: System, tally: &mut Tally) {
         for _ in 0..MAX_STEPS {
-            let step = self.step(&mut system, id, 0, Calm, tally);
-            self.set_calm(id, &step);
-            match step {
+            let stride = self.stride(&mut system, id, 0, Calm, tally);
+            self.set_calm(id, &stride);
+            match stride.to {
                 Step::New(new) => id = new,
                 Step::Known(_) | Step::Over | Step::Broken => return,
             }
@@ -375,59 +366,75 @@ impl<'a> Search<'a> {
         self.note(Violation::NeverEnds, id, None);
     }
 
-    fn step(&self, system: &mut System, from: StateId, branch: u32, choose: impl Choose, tally: &mut Tally) -> Step {
-        tally.transitions += 1;
-        match system.step(&self.scenario, &mut Watching::new(ByNumber(choose), &mut tally.coverage)) {
-            Ok(Status::Going) => self.visit(system, from, branch),
-            Ok(Status::Over(outcome)) => {
-                tally.ends[usize::from(outcome == Outcome::Aborted)] += 1;
-                Step::Over
+    /// One step, and after the last deviation as many calm ones as it takes to a state that is stored.
+    fn stride(
+        &self,
+        system: &mut System,
+        from: StateId,
+        branch: u32,
+        choose: impl Choose,
+        tally: &mut Tally,
+    ) -> Stride {
+        let mut status = system.step(&self.scenario, &mut Watching::new(ByNumber(choose), &mut tally.coverage));
+        let mut steps = 1;
+        let to = loop {
+            match status {
+                Ok(Status::Going) => (self.each)(system),
+                Ok(Status::Over(outcome)) => {
+                    tally.ends[usize::from(outcome == Outcome::Aborted)] += 1;
+                    tally.longest_way_home = tally.longest_way_home.max(u32::from(steps - 1));
+                    break Step::Over;
+                }
+                Err(violation) => {
+                    self.note(violation, from, Some(branch));
+                    break Step::Broken;
+                }
             }
-            Err(violation) => {
-                self.note(violation, from, Some(branch));
+            if self.is_stored(system) {
+                break self.visit(system, from, branch, steps);
+            }
+            if u32::from(steps) == MAX_STEPS {
+                self.note(Violation::NeverEnds, from, Some(branch));
+                break Step::Broken;
+            }
+            status = system.step(&self.scenario, &mut Watching::new(ByNumber(Calm), &mut tally.coverage));
+            steps += 1;
+        };
+        tally.transitions += u64::from(steps);
+        tally.longest_stride = tally.longest_stride.max(steps);
+        Stride { to, steps }
+    }
+
+    const fn is_stored(&self, system: &System) -> bool {
+        self.explorer.every_state || !system.budget.is_spent() || system.is_answered()
+    }
+
+    // ---- what is known ----
+
+    fn visit(&self, system: &System, from: StateId, branch: u32, steps: u16) -> Step {
+        match self.known.visit(system.fingerprint(), from, branch, steps) {
+            Ok(Visit::Known(id)) => Step::Known(id),
+            Ok(Visit::New(id)) => {
+                if self.known.states() >= self.explorer.max_states {
+                    self.give_up(GivenUp::States);
+                }
+                Step::New(id)
+            }
+            Err(known::Full) => {
+                self.give_up(GivenUp::States);
+                // Nobody goes on from it.
                 Step::Broken
             }
         }
     }
 
-    // ---- what is known ----
-
-    fn visit(&self, system: &System, from: StateId, branch: u32) -> Step {
-        let fingerprint = system.fingerprint();
-        let key = Key((fingerprint >> 64) as u64, fingerprint as u64);
-        let at = (key.0 >> (64 - SHARD_BITS)) as usize;
-        let mut shard = self.shard(at);
-        let place = shard.ways.len() as u32;
-        let known = *shard.known.entry(key).or_insert(place);
-        if known != place {
-            return Step::Known(state_id(at, known));
-        }
-        shard.ways.push(Way { from, branch, calm: NOWHERE });
-        drop(shard);
-        let states = self.states.fetch_add(1, Ordering::Relaxed) + 1;
-        if states >= self.explorer.max_states || place >= MOST_IN_SHARD {
-            self.give_up(GivenUp::States);
-        }
-        Step::New(state_id(at, place))
-    }
-
-    fn set_calm(&self, id: StateId, step: &Step) {
-        let calm = match step {
-            Step::New(to) | Step::Known(to) => *to,
+    fn set_calm(&self, id: StateId, stride: &Stride) {
+        let calm = match stride.to {
+            Step::New(to) | Step::Known(to) => to,
             Step::Over => HOME,
             Step::Broken => BROKEN,
         };
-        let (shard, place) = place_of(id);
-        self.shard(shard).ways[place].calm = calm;
-    }
-
-    fn shard(&self, at: usize) -> MutexGuard<'_, Shard> {
-        self.shards[at].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn way(&self, id: StateId) -> Way {
-        let (shard, place) = place_of(id);
-        self.shard(shard).ways[place]
+        self.known.set_calm(id, calm, stride.steps);
     }
 
     fn note(&self, violation: Violation, from: StateId, branch: Option<u32>) {
@@ -458,7 +465,7 @@ impl<'a> Search<'a> {
         if self.explorer.time.is_some_and(|time| self.started.elapsed() > time) {
             self.give_up(GivenUp::Time);
         }
-        let known = self.states.load(Ordering::Relaxed) * BYTES_PER_STATE;
+        let known = self.known.states() * BYTES_PER_STATE;
         let waiting = self.waiting.load(Ordering::Relaxed) * size_of::<(StateId, System)>();
         if known + waiting > self.explorer.memory {
             self.give_up(GivenUp::Memory);
@@ -472,7 +479,7 @@ impl<'a> Search<'a> {
         let mut branches: Vec<u32> = last.into_iter().collect();
         let mut at = id;
         loop {
-            let way = self.way(at);
+            let way = self.known.way(at);
             if way.from == NOWHERE {
                 break;
             }
@@ -491,75 +498,19 @@ impl<'a> Search<'a> {
                 odometer.advance();
             }
             let mut scribe = Scribe::new(Tracing::new(ByNumber(&mut odometer), &mut trace));
-            let over = system.step(&self.scenario, &mut scribe);
+            let mut status = system.step(&self.scenario, &mut scribe);
             lines.append(&mut scribe.lines);
-            if !matches!(over, Ok(Status::Going)) {
+            // The answers of a branch are those of its first step.
+            for _ in 1..MAX_STEPS {
+                if !matches!(status, Ok(Status::Going)) || self.is_stored(&system) {
+                    break;
+                }
+                status = system.step(&self.scenario, &mut Tracing::new(ByNumber(Calm), &mut trace));
+            }
+            if !matches!(status, Ok(Status::Going)) {
                 break;
             }
         }
         (Plan { profile: self.explorer.profile, lines, ..Plan::default() }, trace)
     }
-
-    /// From every state, if nothing more goes wrong, the task must come to its end. The calm successors make a graph
-    /// in which each state has one way out, so it is enough to follow each way once. The longest, in steps.
-    fn walk_home(&self) -> u32 {
-        const UNKNOWN: u32 = 0;
-        const HERE: u32 = u32::MAX;
-        let shards: Vec<_> = (0..SHARDS).map(|at| self.shard(at)).collect();
-        let mut steps: Vec<Vec<u32>> = shards.iter().map(|shard| vec![UNKNOWN; shard.ways.len()]).collect();
-        let mut longest = 0;
-        let mut circles = vec![];
-        let mut walk = vec![];
-        for (shard, own) in shards.iter().enumerate() {
-            for place in 0..own.ways.len() {
-                let mut at = state_id(shard, place as u32);
-                walk.clear();
-                let home = loop {
-                    if at == HOME {
-                        break 0;
-                    }
-                    if matches!(at, BROKEN | NOWHERE) {
-                        break UNKNOWN;
-                    }
-                    let (shard, place) = place_of(at);
-                    match steps[shard][place] {
-                        UNKNOWN => {
-                            steps[shard][place] = HERE;
-                            walk.push((shard, place));
-                            at = shards[shard].ways[place].calm;
-                        }
-                        HERE => {
-                            circles.push(at);
-                            break UNKNOWN;
-                        }
-                        known => break known,
-                    }
-                };
-                let broken = home == UNKNOWN && at != HOME;
-                for (steps_home, (shard, place)) in (home + 1..).zip(walk.drain(..).rev()) {
-                    steps[shard][place] = if broken { 1 } else { steps_home };
-                    longest = longest.max(if broken { 0 } else { steps_home });
-                }
-            }
-        }
-        drop(shards);
-        for id in circles {
-            self.note(Violation::NeverEnds, id, None);
-        }
-        longest
-    }
-}
-
-/// An entry of a table that is between half and seven eighths full, and a way.
-const BYTES_PER_STATE: usize = 48;
-
-/// As many states as a shard can name.
-const MOST_IN_SHARD: u32 = (1 << (32 - SHARD_BITS)) - 4;
-
-const fn state_id(shard: usize, place: u32) -> StateId {
-    (shard as u32) << (32 - SHARD_BITS) | place
-}
-
-const fn place_of(id: StateId) -> (usize, usize) {
-    ((id >> (32 - SHARD_BITS)) as usize, (id & (u32::MAX >> SHARD_BITS)) as usize)
 }

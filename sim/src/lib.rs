@@ -6,7 +6,7 @@
 //!
 //! | director | what for |
 //! |---|---|
-//! | [`ByNumber`] of an [`Odometer`] | every run there is; [`Explorer`] does it state by state |
+//! | [`ByNumber`] of an [`Odometer`] | every run there is; [`Explorer`] does it state by state, [`Frontier`] in random order |
 //! | [`ByNumber`] of a [`Prng`], [`Seldom`] or [`Bytes`] | random runs, fuzzing |
 //! | [`Script`] | a [`Plan`]: a few lines of text |
 //!
@@ -47,6 +47,7 @@ mod coverage;
 mod diagram;
 mod disk;
 mod explore;
+mod frontier;
 pub mod grid;
 mod guest;
 mod hash;
@@ -55,6 +56,7 @@ mod invariant;
 pub mod model;
 mod parse;
 mod plan;
+mod reach;
 mod run;
 mod scenario;
 mod shrink;
@@ -69,10 +71,12 @@ pub use coverage::{Cell, Coverage, Watching, why_never};
 pub use diagram::{matrix_svg, states_svg};
 pub use disk::{Disk, Slot};
 pub use explore::{Exploration, Explorer, Finding, GivenUp};
+pub use frontier::{Frontier, Seen};
 pub use guest::{Agent, Guest, Health, Running, Snapshot};
 pub use invariant::Violation;
 pub use parse::PlanSyntaxError;
 pub use plan::{Anchor, EndKind, Expect, Impossible, Line, LineNumbers, PLAN_VERSION, Plan, Scribe, Script, Seed};
+pub use reach::{Reach, Reached};
 pub use run::{Drive, MAX_STEPS, Run};
 pub use scenario::{MAX_IN, MAX_OUT, Profile, Scenario, TICK};
 pub use shrink::shrink;

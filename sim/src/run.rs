@@ -96,11 +96,25 @@ impl Drive<'_> {
     /// # Errors
     /// The first broken promise.
     pub fn to_the_end(&mut self, system: &mut System, director: &mut impl Director) -> Result<Outcome, Violation> {
+        self.to_the_end_each(system, director, |_| {})
+    }
+
+    /// The same, and calls `each` with every state on the way.
+    ///
+    /// # Errors
+    /// The first broken promise.
+    pub fn to_the_end_each(
+        &mut self,
+        system: &mut System,
+        director: &mut impl Director,
+        mut each: impl FnMut(&System),
+    ) -> Result<Outcome, Violation> {
         while self.steps < MAX_STEPS {
             self.steps += 1;
             if let Status::Over(outcome) = system.step(self.scenario, director)? {
                 return Ok(outcome);
             }
+            each(system);
         }
         Err(Violation::NeverEnds)
     }

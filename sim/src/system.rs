@@ -130,6 +130,8 @@ struct Late {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mail<T> {
     pub(crate) at: u64,
+    /// What its arrival is named after; 0 for what has no name of its own: the second copy of a message, and what was
+    /// meant for another manager. Two arrivals of the same name would make two moments of the same name.
     nth: u16,
     kind: OpKind,
     pub(crate) what: T,
@@ -412,6 +414,11 @@ impl System {
     /// Whether the VM runs although nobody should want it to.
     pub(crate) fn vm_runs(&self) -> bool {
         self.world.power == Power::On
+    }
+
+    /// Whether the last thing that happened is that a command was answered.
+    pub(crate) const fn is_answered(&self) -> bool {
+        matches!(self.mark, Mark::Reply(..))
     }
 
     pub(crate) const fn phase(&self) -> Phase {

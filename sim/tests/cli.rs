@@ -21,6 +21,8 @@ fn code(output: &Output) -> Option<i32> {
 #[case::more_steps_than_there_is_room_for(&["explore", "--latest", "21"], "21 is not in 0..=20")]
 #[case::faults_of_no_seed(&["run", "--faults", "5"], "--seed <SEED>")]
 #[case::no_time(&["swarm", "--seconds", "0"], "0 is not in 1..")]
+#[case::no_time_for_a_frontier(&["frontier", "--seconds", "0"], "0 is not in 1..")]
+#[case::a_frontier_that_does_not_move(&["frontier", "--deviations", "0"], "0 is not in 1..=64")]
 #[case::no_runs(&["swarm", "--runs", "0"], "0 is not in 1..")]
 #[case::one_file_for_two(&["coverage", "--svg", "same.svg", "--states", "same.svg"], "name the same file")]
 #[case::no_such_plan(&["replay", "no-such.plan"], "cannot read the plan no-such.plan")]
@@ -85,6 +87,7 @@ mod linux {
     #[rstest]
     #[case::explore(&["explore", "--faults", "9", "--requests", "9"], "because it was interrupted")]
     #[case::swarm(&["swarm", "--seconds", "600"], "interrupted: this is what there was so far")]
+    #[case::frontier(&["frontier", "--seconds", "600"], "interrupted: this is what there was so far")]
     fn an_interrupt_ends_it_with_what_was_found_so_far(#[case] args: &[&str], #[case] told: &str) {
         let mut child = vmsim(args).stdout(Stdio::piped()).spawn().unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());

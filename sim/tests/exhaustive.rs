@@ -1,14 +1,16 @@
 //! Every run with one fault and one request, on every kind of hypervisor.
 
 #![allow(missing_docs, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::collections::HashMap;
 use std::collections::hash_map::{DefaultHasher, Entry};
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault};
 use std::num::NonZeroUsize;
+use std::sync::Mutex;
 
 use rstest::rstest;
-use vmtask_sim::{Budget, ByNumber, Exploration, Explorer, GivenUp, Odometer, Profile, Scenario, Status, System};
+use vmtask_sim::{Budget, ByNumber, Cell, Exploration, Explorer, GivenUp, Odometer, Profile, Scenario, Status, System};
 
 const TWO: NonZeroUsize = NonZeroUsize::new(2).unwrap();
 
@@ -63,6 +65,33 @@ fn as_many_workers_as_you_like_find_the_same() {
         (found.states, found.transitions, found.longest_way_home, found.ends, found.coverage)
     };
     assert_eq!(count(NonZeroUsize::MIN), count(TWO));
+}
+
+/// Nothing is missed by storing less: every state that a full search stores is passed, and so checked, by a sparse one.
+#[rstest]
+fn a_search_that_stores_some_states_passes_all(
+    #[values(Profile::Qemu, Profile::Warm, Profile::Vix, Profile::Plain)] profile: Profile,
+    #[values(Budget::of(1, 1), Budget::of(0, 2))] budget: Budget,
+) {
+    let passed = |every_state| {
+        let passed = Mutex::new(HashSet::new());
+        let explorer = Explorer { every_state, ..Explorer::new(profile, budget) };
+        let found = explorer.explore_each(|_| {}, &|system| {
+            passed.lock().unwrap().insert(system.fingerprint());
+        });
+        (found, passed.into_inner().unwrap())
+    };
+    let (full, all) = passed(true);
+    let (sparse, same) = passed(false);
+    assert_eq!(full.states, all.len());
+    assert!(2 * sparse.states < full.states, "{} of {}", sparse.states, full.states);
+    assert!(same == all, "{} of {}", same.len(), all.len());
+    assert_eq!(sparse.longest_way_home, full.longest_way_home);
+    assert_eq!((full.longest_stride, sparse.longest_stride > 1), (1, true));
+    let met =
+        |found: &Exploration| found.coverage.cells().map(|cell| matches!(cell.2, Cell::Met(_))).collect::<Vec<_>>();
+    assert_eq!(met(&sparse), met(&full));
+    assert!(full.findings.is_empty() && sparse.findings.is_empty());
 }
 
 /// Where each answer to each question leads from here.

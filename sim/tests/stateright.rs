@@ -12,7 +12,7 @@ fn another_checker_finds_as_many_states_and_nothing_broken(
     #[values(Profile::Qemu, Profile::Warm, Profile::Vix, Profile::Plain)] profile: Profile,
     #[values(Budget::of(1, 0), Budget::of(0, 1))] budget: Budget,
 ) {
-    let ours = Explorer::new(profile, budget).explore(|_| {});
+    let ours = Explorer { every_state: true, ..Explorer::new(profile, budget) }.explore(|_| {});
     let theirs = Everything::new(profile, budget).checker().spawn_bfs().join();
     theirs.assert_properties();
     assert!(ours.given_up.is_none() && ours.findings.is_empty());

@@ -11,6 +11,8 @@
 //! part of its state. In the note that it leaves at the end, the steps before a kill end where the checkpoint was taken,
 //! and the next ones bear the time at which they were made again.
 
+mod switching;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -27,6 +29,7 @@ use crate::procs;
 use crate::real::Den;
 use crate::run::{Finished, Run, Said, TaskToml, wall_ms};
 use crate::stats::Sample;
+use switching::Switching;
 
 /// Between two checkpoints.
 const INTERVAL_MS: i64 = 500;
@@ -91,6 +94,8 @@ pub struct Trial {
     pub resumes: Vec<f64>,
     /// From the freezing of the guest until the checkpoint was durable, in seconds.
     pub checkpoints: Vec<f64>,
+    /// How many runs were under a build that may not load the checkpoints, and said so.
+    pub refusals: usize,
 }
 
 /// A trial in which something did not hold.
@@ -154,14 +159,23 @@ impl Dice {
     }
 }
 
+/// Whether QEMU is another one now and then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Builds {
+    /// Always the installed one.
+    One,
+    /// That or another at random, from run to run.
+    Switched,
+}
+
 /// One trial. Its directory is kept if something does not hold.
 ///
 /// # Errors
 /// What did not hold.
-pub fn trial(seed: u64) -> Result<Trial, Broken> {
+pub fn trial(seed: u64, builds: Builds) -> Result<Trial, Broken> {
     let den = Den::new();
     let mut story = String::new();
-    let tried = catch_unwind(AssertUnwindSafe(|| go(&den, seed, &mut story)));
+    let tried = catch_unwind(AssertUnwindSafe(|| go(&den, seed, builds, &mut story)));
     let why = match tried {
         Ok(Ok(trial)) => return Ok(trial),
         Ok(Err(why)) => why,
@@ -176,7 +190,7 @@ pub fn trial(seed: u64) -> Result<Trial, Broken> {
     Err(Broken { seed, why, dir })
 }
 
-fn go(den: &Den, seed: u64, story: &mut String) -> Result<Trial, String> {
+fn go(den: &Den, seed: u64, builds: Builds, story: &mut String) -> Result<Trial, String> {
     let mut dice = Dice::new(seed);
     let plan: Vec<_> = (0..1 + dice.below(3)).map(|_| dice.kill()).collect();
     let input: Vec<u8> = (0..2000 + dice.below(5000)).map(|_| dice.roll() as u8).collect();
@@ -196,12 +210,32 @@ fn go(den: &Den, seed: u64, story: &mut String) -> Result<Trial, String> {
     let mut trial = Trial::default();
     let mut said = Vec::new();
     let mut plan = plan.into_iter();
+    let mut switching = (builds == Builds::Switched).then(|| Switching::new(seed));
     let ended = loop {
-        let run = Run::start(den, &task, &dir);
-        let ended = until_killed(run, &mut plan, &mut trial);
-        trial.note(&ended);
+        let run = match &mut switching {
+            None => Run::start(den, &task, &dir),
+            Some(switching) => switching.start(den, &task, &dir),
+        };
+        let foreign = switching.as_mut().filter(|switching| switching.is_foreign());
+        let ended = match foreign {
+            None => {
+                let ended = until_killed(run, &mut plan, &mut trial);
+                trial.note(&ended);
+                said.extend(ended.said.iter().cloned());
+                ended
+            }
+            Some(switching) => {
+                said.push(Switching::marker(&run));
+                // Nothing runs in it, so that no work is lost by killing it.
+                until_killed(run, &mut switching.kill().into_iter(), &mut Trial::default())
+            }
+        };
         let _ = writeln!(story, "{}\n", ended.story());
-        said.extend(ended.said.iter().cloned());
+        let refused = switching.as_mut().map_or(Ok(false), |switching| switching.check(&ended))?;
+        if refused {
+            trial.refusals += 1;
+            continue;
+        }
         if !ended.was_killed() {
             break ended;
         }
@@ -421,6 +455,8 @@ pub struct Tally {
     pub resumes: Sample,
     /// Each checkpoint, in seconds.
     pub checkpoints: Sample,
+    /// How many runs were under a build that may not load the checkpoints, and said so.
+    pub refusals: usize,
 }
 
 impl Tally {
@@ -429,6 +465,7 @@ impl Tally {
         match trial {
             Ok(trial) => {
                 self.held += 1;
+                self.refusals += trial.refusals;
                 for blow in trial.blows {
                     *self.victims.entry(blow.victim).or_default() += 1;
                     *self.phases.entry(blow.phase).or_default() += 1;

@@ -10,6 +10,7 @@
 //!      |-- hand       QEMU driven by hand with plain commands, to compare with
 //!      |-- conformance   the same stories for every hypervisor adapter
 //!      |-- chaos      SIGKILL at random moments
+//!      |-- builds     a second QEMU build beside the installed one
 //!      |-- seeded     bugs put in on purpose: bin seeded-bugs
 //!      `-- stats      medians with their spread
 //! ```
@@ -18,6 +19,8 @@
 //! Without it such a test says that it was skipped. Nothing here opens /dev/kvm: everything is software-emulated. VIX's
 //! stories run without it too, as far as their guests are simulated.
 
+#[cfg(target_os = "linux")]
+pub mod builds;
 #[cfg(target_os = "linux")]
 pub mod chaos;
 pub mod conformance;

@@ -35,6 +35,16 @@ impl Place {
     /// If the platform or QEMU is not there.
     #[must_use]
     pub fn qemu(&self, spec: &TaskSpec, baseline: Baseline) -> Arc<QemuVm> {
+        let cache = self.data.join("cache");
+        self.with_qemu(Qemu::find(Choice::Forced(Accel::Tcg), Some(&cache)).expect("QEMU"), spec, baseline)
+    }
+
+    /// The same under this QEMU.
+    ///
+    /// # Panics
+    /// If the platform is not there.
+    #[must_use]
+    pub fn with_qemu(&self, qemu: Qemu, spec: &TaskSpec, baseline: Baseline) -> Arc<QemuVm> {
         let dirs = [vmtask_platform::platforms_dir(&self.data)];
         let platform = vmtask_platform::find(&spec.platform, &dirs).expect("the platform");
         let definition = platform.definition();
@@ -49,7 +59,6 @@ impl Place {
             fingerprint: definition.compute_fingerprint(definition.guest.memory_mib, spec.limits.cpus.into()),
         };
         let cache = self.data.join("cache");
-        let qemu = Qemu::find(Choice::Forced(Accel::Tcg), Some(&cache)).expect("QEMU");
         let setup = Setup {
             spec: spec.clone(),
             image,

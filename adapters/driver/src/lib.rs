@@ -17,6 +17,7 @@
 //! | [`Registry`], [`Registration`] | finding every VM on a host, and removing those that nobody owns |
 //! | [`Secret`], [`SecretSource`] | credentials, which live in adapters only |
 //! | [`Storage`], [`replace_file`] | durable writes that a test can take apart |
+//! | [`kit`] | an adapter's checkpoints: one store for all that is kept in a task's directory |
 //! | `testing` (feature `test-support`), `MockHypervisor` (feature `mock`) | tests without waiting, without a hypervisor, and with losses of power |
 //!
 //! # One task from its file to its result
@@ -135,7 +136,10 @@
 //! [`replace_file`] for small files; [`Storage::create`] and [`StorageFile::sync`] for streams, or
 //! [`Storage::sync_file`] for what a child process has written; then [`Storage::rename`] and [`Storage::sync_dir`]. A
 //! test then gives it a `testing::RecordingStorage`, notes each promise with `mark`, and recovers from every one of the
-//! `crashes`: see `tests/power_loss.rs` of this crate. Each rename and unlink happens inside [`EffectToken::act`].
+//! `crashes`: see `tests/power_loss.rs` of this crate. Each rename and each unlink is an [`EffectToken::act`] of its own,
+//! and nothing that may take long is inside of one.
+//!
+//! Checkpoints are kept by the store in [`kit`], whatever a hypervisor keeps of them.
 
 mod clock;
 mod credentials;
@@ -145,6 +149,7 @@ mod drive;
 mod ended;
 mod handle;
 mod journal;
+pub mod kit;
 mod port;
 mod registry;
 mod result;

@@ -139,7 +139,12 @@ impl EffectToken {
         Self { revoked: Arc::new(Mutex::new(false)) }
     }
 
-    /// Does one short thing (a rename, an unlink) unless the token has been revoked.
+    /// Does one thing that cannot take long, and that the file system does whole or not at all (a rename, an unlink,
+    /// taking a place in memory), unless the token has been revoked.
+    ///
+    /// [`EffectToken::revoke`] waits for it, and with that every fence: what reads, writes or flushes data, deletes more
+    /// than one name or waits for anybody belongs outside, before it under a name that does not count or after it. What
+    /// is to be deleted in many pieces takes an act for each, as [`remove_tree`](crate::kit::remove_tree) does.
     ///
     /// # Errors
     /// [`FaultKind::Refused`] if it has; nothing was done.

@@ -1,47 +1,62 @@
-//! Checkpoints on disk: a migration stream each, and a manifest that makes it count.
+//! What QEMU keeps of a checkpoint: a migration stream, and the layers of the disk below it.
 //!
 //! ```text
-//!   vm/checkpoints/7.part       being written
+//!   vm/checkpoints/7.part       the stream being written
 //!   vm/checkpoints/7.ram        written, flushed, renamed
 //!   vm/checkpoints/7.json       the manifest: only with it is the checkpoint whole
+//!   vm/disk/*.qcow2             the layers that the manifest names, if the task has a disk
 //! ```
-//! QEMU's exit code never tells a partial stream from a whole one; size and SHA-256 in the manifest do. A manifest's
-//! first line is the SHA-256 of the rest, so that a torn one is known for what it is. What has to survive a loss of power
-//! goes through [`Storage`], so that the tests can take away whatever was not flushed.
+//! QEMU's exit code never tells a partial stream from a whole one; size and SHA-256 in the manifest do. The store itself
+//! is [`vmtask_driver::kit`]'s.
 
+use std::fmt;
 use std::fs::File;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use rustix::fs::FallocateFlags;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-use vmtask_core::{Generation, Generations};
-use vmtask_driver::{Access, EffectToken, PortError, RealStorage, Storage};
+use vmtask_core::Generation;
+use vmtask_driver::kit::{self, CheckpointError, Checkpoints, Flaw, Kept, Stoppable};
+use vmtask_driver::{Digest, Storage};
 
 use crate::cmdline::LAYOUT;
-use crate::durable;
-use crate::fault::during;
 use crate::setup::Setup;
+use crate::wait::Wait;
 
-/// The version of the manifest's own form.
-const FORMAT: u32 = 1;
 /// More than any manifest needs.
 const MANIFEST: u64 = 64 << 10;
 
-/// What a checkpoint is, and what can load it.
+/// A task's checkpoints.
+pub(crate) type Store = Checkpoints<Stream>;
+/// What a checkpoint is, and what may load it.
+pub(crate) type Manifest = kit::Manifest<Stream>;
+
+/// A stream that was written and flushed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Manifest {
-    format: u32,
-    pub(crate) generation: u32,
-    /// The stream.
+pub(crate) struct Stream {
     pub(crate) bytes: u64,
-    pub(crate) sha256: String,
-    /// What must be the same again.
-    pub(crate) machine: Machine,
+    pub(crate) sha256: Digest,
     /// The disk's layers by file name, lowest first, as they were at the same instant.
     pub(crate) disk: Vec<String>,
+}
+
+impl Kept for Stream {
+    type Machine = Machine;
+    const STATE: Option<&'static str> = Some("ram");
+
+    fn is_here(&self) -> bool {
+        true
+    }
+
+    fn inspect(&self, storage: &dyn Storage, state: &Path) -> Result<(), Flaw> {
+        let found = storage.look(state).map_err(|source| Flaw::Unreadable { path: state.to_owned(), source })?;
+        if found.bytes == self.bytes {
+            return Ok(());
+        }
+        Err(Flaw::Damaged(format!("{} has {} of {} bytes", state.display(), found.bytes, self.bytes)))
+    }
 }
 
 /// What must be the same where a checkpoint is loaded.
@@ -68,300 +83,114 @@ impl Machine {
     }
 }
 
-impl Manifest {
-    pub(crate) fn new(generation: Generation, stream: Stream, machine: Machine, disk: Vec<String>) -> Self {
-        Self { format: FORMAT, generation: generation.0, bytes: stream.bytes, sha256: stream.sha256, machine, disk }
-    }
-
-    fn to_text(&self) -> io::Result<Vec<u8>> {
-        let json = serde_json::to_string_pretty(self).map_err(io::Error::other)?;
-        Ok(format!("{}\n{json}\n", durable::sha256(json.as_bytes())).into_bytes())
-    }
-
-    fn from_text(text: &str) -> Result<Self, String> {
-        let (sum, json) = text.split_once('\n').ok_or("it is cut off")?;
-        let json = json.trim_end();
-        if durable::sha256(json.as_bytes()) != sum {
-            return Err("its checksum differs".into());
-        }
-        let manifest: Self = serde_json::from_str(json).map_err(|error| error.to_string())?;
-        if manifest.format != FORMAT {
-            return Err(format!("it has format {}, and this program knows {FORMAT}", manifest.format));
-        }
-        Ok(manifest)
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { layout, qemu, accel, platform, memory, cpus } = self;
+        write!(f, "{qemu} ({accel}, {} MiB, {cpus} cpus, platform {platform}, layout {layout})", memory >> 20)
     }
 }
 
-/// A stream that was written and flushed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Stream {
-    pub(crate) bytes: u64,
-    pub(crate) sha256: String,
+impl kit::Machine for Machine {
+    fn may_load(&self, maker: &Self) -> Result<(), String> {
+        if self == maker {
+            return Ok(());
+        }
+        let mut ways = Vec::new();
+        if self.qemu != maker.qemu {
+            ways.push(format!("install QEMU {}", maker.qemu.trim_start_matches("QEMU emulator version ")));
+        }
+        if self.accel != maker.accel {
+            ways.push(format!("run it with VMTASK_ACCEL={}", maker.accel));
+        }
+        if self.platform != maker.platform {
+            ways.push(format!("bring back the platform {}", maker.platform));
+        }
+        if (self.memory, self.cpus) != (maker.memory, maker.cpus) {
+            ways.push(format!("set limits.memory to {} MiB and limits.cpus to {}", maker.memory >> 20, maker.cpus));
+        }
+        if self.layout != maker.layout {
+            ways.push("install the vmtask that made it".into());
+        }
+        Err(ways.join(" and "))
+    }
 }
 
-/// Why a checkpoint cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum CheckpointError {
-    /// It is not there, or was never finished.
-    #[error("checkpoint {0} is not there")]
-    Missing(Generation),
-    /// It is not what was written.
-    #[error("checkpoint {generation} is damaged: {what}")]
-    Damaged {
-        /// Which.
-        generation: Generation,
-        /// What is wrong.
-        what: String,
-    },
-    /// Another QEMU, platform or machine made it.
-    #[error("checkpoint {generation} was made by {made}, and this is {here}; only the same can load it")]
-    Foreign {
-        /// Which.
-        generation: Generation,
-        /// What made it.
-        made: String,
-        /// What we are.
-        here: String,
-    },
-    /// It could not be read.
-    #[error("cannot read checkpoint {generation}: {source}")]
-    Io {
-        /// Which.
-        generation: Generation,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
-/// A task's checkpoints.
-#[derive(Clone, Debug)]
-pub(crate) struct Store {
-    dir: PathBuf,
-    storage: Arc<dyn Storage>,
-}
-
-impl Store {
-    pub(crate) fn new(dir: PathBuf) -> Self {
-        Self::on(dir, Arc::new(RealStorage))
+/// An empty file for the stream of a new checkpoint, with its space reserved: a stream that finds the disk full half-way
+/// can kill the guest.
+pub(crate) fn begin(store: &Store, generation: Generation, reserve: u64, wait: &Wait<'_>) -> io::Result<File> {
+    store.make_dir()?;
+    store.sweep(wait);
+    // The manifest's space as well: a disk that is filled meanwhile must not spoil a stream that is whole.
+    let manifest = File::create(store.manifest_part(generation))?;
+    match rustix::fs::fallocate(&manifest, FallocateFlags::empty(), 0, MANIFEST) {
+        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
+        Err(error) => return Err(error.into()),
     }
-
-    fn on(dir: PathBuf, storage: Arc<dyn Storage>) -> Self {
-        Self { dir, storage }
-    }
-
-    fn file(&self, generation: Generation, kind: &str) -> PathBuf {
-        self.dir.join(format!("{generation}.{kind}"))
-    }
-
-    /// Those that are whole by their manifest and size. What is in them is checked when they are used.
-    pub(crate) fn list(&self) -> Generations {
-        self.names().filter(|&generation| self.read(generation).is_ok()).collect()
-    }
-
-    /// The manifests of all that are whole.
-    pub(crate) fn manifests(&self) -> Vec<Manifest> {
-        self.names().filter_map(|generation| self.read(generation).ok()).collect()
-    }
-
-    fn names(&self) -> impl Iterator<Item = Generation> {
-        let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        entries.filter_map(|entry| {
-            let name = entry.file_name();
-            let number = name.to_str()?.strip_suffix(".json")?.parse().ok()?;
-            Some(Generation(number))
-        })
-    }
-
-    /// The manifest of a checkpoint whose stream is there in full length.
-    pub(crate) fn read(&self, generation: Generation) -> Result<Manifest, CheckpointError> {
-        let io_error = |source: io::Error| match source.kind() {
-            io::ErrorKind::NotFound => CheckpointError::Missing(generation),
-            _ => CheckpointError::Io { generation, source },
-        };
-        let damaged = |what| CheckpointError::Damaged { generation, what };
-        let text = std::fs::read(self.file(generation, "json")).map_err(io_error)?;
-        let text = String::from_utf8(text).map_err(|_| damaged("its manifest is no text".into()))?;
-        let manifest = Manifest::from_text(&text).map_err(|what| damaged(format!("its manifest: {what}")))?;
-        if manifest.generation != generation.0 {
-            return Err(damaged(format!("it says that it is checkpoint {}", manifest.generation)));
-        }
-        let found = std::fs::metadata(self.file(generation, "ram")).map_err(io_error)?;
-        if found.len() != manifest.bytes {
-            return Err(damaged(format!("it has {} of {} bytes", found.len(), manifest.bytes)));
-        }
-        Ok(manifest)
-    }
-
-    /// The stream of a checkpoint, if this machine can load it.
-    pub(crate) fn open(&self, generation: Generation, here: &Machine) -> Result<(Manifest, File), CheckpointError> {
-        let manifest = self.read(generation)?;
-        if manifest.machine != *here {
-            let describe = |machine: &Machine| {
-                format!(
-                    "{} ({}, {} MiB, {} cpus, platform {}, layout {})",
-                    machine.qemu,
-                    machine.accel,
-                    machine.memory >> 20,
-                    machine.cpus,
-                    machine.platform,
-                    machine.layout
-                )
-            };
-            return Err(CheckpointError::Foreign {
-                generation,
-                made: describe(&manifest.machine),
-                here: describe(here),
-            });
-        }
-        let file =
-            File::open(self.file(generation, "ram")).map_err(|source| CheckpointError::Io { generation, source })?;
-        Ok((manifest, file))
-    }
-
-    /// Compares a stream with its manifest. `go_on` is asked between blocks.
-    pub(crate) fn verify(manifest: &Manifest, file: &File, go_on: impl FnMut() -> bool) -> Result<(), CheckpointError> {
-        let generation = Generation(manifest.generation);
-        let stream = measure(file, go_on).map_err(|source| CheckpointError::Io { generation, source })?;
-        if stream.sha256 != manifest.sha256 || stream.bytes != manifest.bytes {
-            return Err(CheckpointError::Damaged { generation, what: "its SHA-256 differs".into() });
-        }
-        Ok(())
-    }
-
-    /// An empty file for the stream of a new checkpoint, with its space reserved: a stream that finds the disk full
-    /// half-way can kill the guest.
-    pub(crate) fn begin(&self, generation: Generation, reserve: u64) -> io::Result<File> {
-        self.make_dir()?;
-        self.sweep();
-        // The manifest's space as well: a disk that is filled meanwhile must not spoil a stream that is whole.
-        let manifest = File::create(self.file(generation, "manifest"))?;
-        match rustix::fs::fallocate(&manifest, FallocateFlags::empty(), 0, MANIFEST) {
-            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let path = self.file(generation, "part");
-        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
-        match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, reserve) {
-            Ok(()) => Ok(file),
-            // A file system that cannot reserve: better than nothing is to look whether there is room now.
-            Err(rustix::io::Errno::OPNOTSUPP) => {
-                let free = rustix::fs::fstatvfs(&file)?;
-                if free.f_bavail.saturating_mul(free.f_frsize) < reserve {
-                    let _ = std::fs::remove_file(&path);
-                    return Err(io::ErrorKind::StorageFull.into());
-                }
-                Ok(file)
-            }
-            Err(error) => {
+    let path = store.part(generation);
+    let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+    match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, reserve) {
+        Ok(()) => Ok(file),
+        // A file system that cannot reserve: better than nothing is to look whether there is room now.
+        Err(rustix::io::Errno::OPNOTSUPP) => {
+            let free = rustix::fs::fstatvfs(&file)?;
+            if free.f_bavail.saturating_mul(free.f_frsize) < reserve {
                 let _ = std::fs::remove_file(&path);
-                Err(error.into())
+                return Err(io::ErrorKind::StorageFull.into());
             }
+            Ok(file)
         }
-    }
-
-    /// The directory, and the one that it is in, by names that are durable: without them everything below is lost.
-    fn make_dir(&self) -> io::Result<()> {
-        let vm = parent(&self.dir);
-        for dir in [vm, &self.dir] {
-            match self.storage.create_dir(dir, Access::Owner) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                made => made?,
-            }
-            self.storage.sync_dir(parent(dir))?;
-        }
-        Ok(())
-    }
-
-    /// Writes a manifest beside its place. What remains is to rename it.
-    fn write_manifest(&self, manifest: &Manifest) -> io::Result<PathBuf> {
-        let part = self.file(Generation(manifest.generation), "manifest");
-        durable::write_part(&part, &manifest.to_text()?)?;
-        self.storage.sync_file(&part)?;
-        Ok(part)
-    }
-
-    /// Makes a checkpoint count, whose stream was written by [`Store::begin`]'s file and flushed.
-    pub(crate) fn commit(&self, manifest: &Manifest, token: &EffectToken) -> Result<(), PortError> {
-        let generation = Generation(manifest.generation);
-        let what = format!("writing the manifest of checkpoint {generation}");
-        let stream = self.file(generation, "part");
-        self.storage.sync_file(&stream).map_err(during(&what))?;
-        let part = self.write_manifest(manifest).map_err(during(&what))?;
-        token
-            .act(|| {
-                self.storage.rename(&stream, &self.file(generation, "ram"))?;
-                // The manifest must not be there before what it speaks of.
-                self.storage.sync_dir(&self.dir)?;
-                self.storage.rename(&part, &self.file(generation, "json"))?;
-                self.storage.sync_dir(&self.dir)
-            })?
-            .map_err(during(&what))
-    }
-
-    /// Replaces a manifest, for a disk whose layers were merged.
-    pub(crate) fn rewrite(&self, manifest: &Manifest, token: &EffectToken) -> Result<(), PortError> {
-        let generation = Generation(manifest.generation);
-        let what = format!("rewriting the manifest of checkpoint {generation}");
-        let part = self.write_manifest(manifest).map_err(during(&what))?;
-        token
-            .act(|| {
-                self.storage.rename(&part, &self.file(generation, "json"))?;
-                self.storage.sync_dir(&self.dir)
-            })?
-            .map_err(during(&what))
-    }
-
-    /// Deletes a checkpoint: first it stops to count, then it goes.
-    pub(crate) fn remove(&self, generation: Generation, token: &EffectToken) -> Result<(), PortError> {
-        token
-            .act(|| {
-                durable::gone(self.storage.unlink(&self.file(generation, "json")))?;
-                durable::gone(self.storage.sync_dir(&self.dir))?;
-                for kind in ["ram", "part", "manifest"] {
-                    durable::gone(self.storage.unlink(&self.file(generation, kind)))?;
-                }
-                Ok::<(), io::Error>(())
-            })?
-            .map_err(during(format!("removing checkpoint {generation}")))
-    }
-
-    /// Removes what an interrupted checkpoint left behind.
-    pub(crate) fn sweep(&self) {
-        let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        for path in entries.map(|entry| entry.path()) {
-            let kind = path.extension().and_then(|kind| kind.to_str());
-            let orphan = kind == Some("ram") && !path.with_extension("json").exists();
-            if orphan || matches!(kind, Some("part" | "manifest")) {
-                let _ = self.storage.unlink(&path);
-            }
+        Err(error) => {
+            let _ = std::fs::remove_file(&path);
+            Err(error.into())
         }
     }
 }
 
-/// The directory that a path of ours is in.
-fn parent(path: &Path) -> &Path {
-    path.parent().unwrap_or(Path::new("/"))
+/// The stream of a checkpoint that the machine `here` may load.
+pub(crate) fn open(store: &Store, generation: Generation, here: &Machine) -> Result<(Manifest, File), CheckpointError> {
+    let manifest = store.open(generation, here)?;
+    let path = store.state(generation);
+    match File::open(&path) {
+        Ok(file) => Ok((manifest, file)),
+        Err(source) => Err(CheckpointError::Unreadable { path, source }),
+    }
+}
+
+/// Compares a stream with its manifest. `go_on` is asked between blocks; whether it said no tells a read that was given
+/// up from one that failed.
+pub(crate) fn verify(
+    store: &Store,
+    manifest: &Manifest,
+    file: &File,
+    go_on: impl FnMut() -> bool,
+) -> Result<(), CheckpointError> {
+    let (generation, kept) = (manifest.generation(), &manifest.kept);
+    let (bytes, sha256) =
+        measure(file, go_on).map_err(|source| CheckpointError::Unreadable { path: store.state(generation), source })?;
+    if (bytes, sha256) == (kept.bytes, kept.sha256) {
+        return Ok(());
+    }
+    let path = store.state(generation);
+    let what = format!("{} has the SHA-256 {sha256}, and {} was written", path.display(), kept.sha256);
+    Err(CheckpointError::Damaged { generation, what })
 }
 
 /// Size and SHA-256 of a file, from its beginning. The file's position is left alone.
-pub(crate) fn measure(file: &File, mut go_on: impl FnMut() -> bool) -> io::Result<Stream> {
-    use std::os::unix::fs::FileExt;
-    let mut hasher = Sha256::new();
-    let mut block = vec![0; 1 << 20];
-    let mut bytes = 0;
-    loop {
-        if !go_on() {
-            return Err(io::ErrorKind::Interrupted.into());
-        }
-        match file.read_at(&mut block, bytes)? {
-            0 => break,
-            got => {
-                hasher.update(&block[..got]);
-                bytes += got as u64;
-            }
-        }
+pub(crate) fn measure(file: &File, go_on: impl FnMut() -> bool) -> io::Result<(u64, Digest)> {
+    Digest::of_reader(Stoppable::new(FromStart { file, at: 0 }, go_on))
+}
+
+struct FromStart<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl Read for FromStart<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.file.read_at(buffer, self.at)?;
+        self.at += got as u64;
+        Ok(got)
     }
-    Ok(Stream { bytes, sha256: durable::hex(&hasher.finalize()) })
 }
 
 #[cfg(test)]
@@ -370,8 +199,9 @@ mod tests {
 
     use super::*;
     use rstest::rstest;
-    use std::io::{Read, Write};
-    use vmtask_driver::testing::{Crash, RecordingStorage};
+    use std::io::Write;
+    use std::time::Duration;
+    use vmtask_core::FaultKind;
 
     fn machine() -> Machine {
         Machine {
@@ -384,6 +214,10 @@ mod tests {
         }
     }
 
+    fn patience() -> Wait<'static> {
+        Wait::most(Duration::from_secs(3600))
+    }
+
     fn store() -> (tempfile::TempDir, Store) {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::new(dir.path().join("vm/checkpoints"));
@@ -392,143 +226,108 @@ mod tests {
 
     fn make(store: &Store, generation: u32, text: &[u8]) {
         let generation = Generation(generation);
-        let mut file = store.begin(generation, 1 << 20).unwrap();
+        let mut file = begin(store, generation, 1 << 20, &patience()).unwrap();
         file.write_all(text).unwrap();
         file.set_len(text.len() as u64).unwrap();
-        let stream = measure(&file, || true).unwrap();
-        let manifest = Manifest::new(generation, stream, machine(), vec!["1.qcow2".into()]);
-        store.commit(&manifest, &EffectToken::new()).unwrap();
+        let (bytes, sha256) = measure(&file, || true).unwrap();
+        let stream = Stream { bytes, sha256, disk: vec!["1.qcow2".into()] };
+        store.commit(&Manifest::new(generation, machine(), stream), &patience()).unwrap();
     }
 
     #[test]
-    fn only_committed_checkpoints_are_listed_and_they_come_back_as_written() {
+    fn a_stream_comes_back_as_it_was_written() {
         let (_dir, store) = store();
         make(&store, 3, b"three");
         make(&store, 4, b"four");
-        store.begin(Generation(5), 10).unwrap();
-        let listed: Vec<u32> = store.list().iter().map(|g| g.0).collect();
-        assert_eq!(listed, [4, 3]);
-        let (manifest, mut file) = store.open(Generation(4), &machine()).unwrap();
-        Store::verify(&manifest, &file, || true).unwrap();
+        begin(&store, Generation(5), 10, &patience()).unwrap();
+        let listing = store.list().unwrap();
+        assert_eq!(listing.whole.iter().map(|g| g.0).collect::<Vec<_>>(), [4, 3]);
+        let (manifest, mut file) = open(&store, Generation(4), &machine()).unwrap();
+        verify(&store, &manifest, &file, || true).unwrap();
         let mut text = String::new();
         file.read_to_string(&mut text).unwrap();
         assert_eq!(text, "four", "verifying leaves the position alone");
     }
 
-    #[test]
-    fn a_revoked_token_commits_and_removes_nothing() {
+    #[rstest]
+    #[case::flipped("onf", Some("SHA-256"))]
+    #[case::truncated("on", None)]
+    fn a_stream_that_is_not_what_was_written_is_found_out_before_it_is_used(
+        #[case] stream: &str,
+        #[case] found_by_reading: Option<&str>,
+    ) {
         let (_dir, store) = store();
         make(&store, 1, b"one");
-        let token = EffectToken::new();
-        token.revoke();
-        assert!(store.remove(Generation(1), &token).is_err());
-        let manifest = store.read(Generation(1)).unwrap();
-        store.begin(Generation(2), 10).unwrap();
-        assert!(store.commit(&Manifest { generation: 2, ..manifest }, &token).is_err());
-        assert_eq!(store.list().len(), 1);
+        std::fs::write(store.state(Generation(1)), stream).unwrap();
+        let opened = open(&store, Generation(1), &machine());
+        let error = match found_by_reading {
+            None => opened.unwrap_err(),
+            Some(words) => {
+                let (manifest, file) = opened.unwrap();
+                let error = verify(&store, &manifest, &file, || true).unwrap_err();
+                assert!(error.to_string().contains(words), "{error}");
+                error
+            }
+        };
+        assert_eq!(error.kind(), FaultKind::Damaged, "{error}");
     }
 
     #[test]
-    fn removing_twice_is_no_error() {
+    fn a_comparison_that_is_given_up_proves_nothing() {
         let (_dir, store) = store();
         make(&store, 1, b"one");
-        for _ in 0..2 {
-            store.remove(Generation(1), &EffectToken::new()).unwrap();
-        }
-        assert!(store.list().is_empty());
-        assert!(matches!(store.read(Generation(1)), Err(CheckpointError::Missing(_))));
+        let (manifest, file) = open(&store, Generation(1), &machine()).unwrap();
+        assert_eq!(verify(&store, &manifest, &file, || false).unwrap_err().kind(), FaultKind::Refused);
+    }
+
+    /// Without a double: an error that no user is spared.
+    #[test]
+    fn a_stream_that_cannot_be_read_proves_nothing() {
+        let (_dir, store) = store();
+        make(&store, 1, b"one");
+        let (manifest, _) = open(&store, Generation(1), &machine()).unwrap();
+        let directory = File::open(store.state(Generation(1)).parent().unwrap()).unwrap();
+        let error = verify(&store, &manifest, &directory, || true).unwrap_err();
+        assert_eq!(error.kind(), FaultKind::Refused, "{error}");
     }
 
     #[rstest]
-    #[case::torn_manifest(|s: &Store| { let p = s.file(Generation(1), "json"); let t = std::fs::read(&p).unwrap(); std::fs::write(p, &t[..t.len() / 2]).unwrap(); }, "checksum")]
-    #[case::empty_manifest(|s: &Store| std::fs::write(s.file(Generation(1), "json"), "").unwrap(), "cut off")]
-    #[case::binary_manifest(|s: &Store| std::fs::write(s.file(Generation(1), "json"), [0xff, 0xfe]).unwrap(), "no text")]
-    #[case::short_stream(|s: &Store| std::fs::write(s.file(Generation(1), "ram"), "on").unwrap(), "2 of 3 bytes")]
-    #[case::another_ones_manifest(|s: &Store| { make(s, 2, b"two"); std::fs::copy(s.file(Generation(2), "json"), s.file(Generation(1), "json")).unwrap(); }, "it is checkpoint 2")]
-    fn a_damaged_checkpoint_is_not_listed_and_says_why(#[case] damage: fn(&Store), #[case] words: &str) {
-        let (_dir, store) = store();
-        make(&store, 1, b"one");
-        damage(&store);
-        assert!(!store.list().contains(Generation(1)));
-        let error = store.read(Generation(1)).unwrap_err().to_string();
-        assert!(error.contains(words), "{error}");
-    }
-
-    #[test]
-    fn a_stream_with_one_changed_byte_is_found_out_before_it_is_used() {
-        let (_dir, store) = store();
-        make(&store, 1, b"one");
-        std::fs::write(store.file(Generation(1), "ram"), "onf").unwrap();
-        let (manifest, file) = store.open(Generation(1), &machine()).unwrap();
-        let error = Store::verify(&manifest, &file, || true).unwrap_err();
-        assert!(matches!(error, CheckpointError::Damaged { .. }), "{error}");
-    }
-
-    #[test]
-    fn another_qemus_checkpoint_is_refused_in_clear_words() {
+    #[case::build(|m: &mut Machine| m.qemu = "QEMU emulator version 9.0.0".into(), "install QEMU 7.2.22, or")]
+    #[case::accelerator(|m: &mut Machine| m.accel = "kvm".into(), "run it with VMTASK_ACCEL=tcg, or")]
+    #[case::platform(|m: &mut Machine| m.platform = "g".into(), "bring back the platform f, or")]
+    #[case::limits(|m: &mut Machine| m.cpus = 2, "limits.cpus to 1, or")]
+    #[case::layout(|m: &mut Machine| m.layout = 2, "install the vmtask that made it, or")]
+    fn only_the_same_machine_may_load_it_and_another_is_told_both_ways_out(
+        #[case] change: fn(&mut Machine),
+        #[case] words: &str,
+    ) {
         let (_dir, store) = store();
         make(&store, 1, b"one");
         let mut here = machine();
-        here.qemu = "QEMU emulator version 9.0.0".into();
-        let error = store.open(Generation(1), &here).unwrap_err().to_string();
-        assert!(error.contains("7.2.22") && error.contains("9.0.0"), "{error}");
+        change(&mut here);
+        let error = open(&store, Generation(1), &here).unwrap_err();
+        assert_eq!(error.kind(), FaultKind::Incompatible);
+        let text = error.to_string();
+        assert!(text.contains(words) && text.ends_with("or begin anew with `vmtask run --start-over`"), "{text}");
     }
 
     #[test]
     fn no_space_is_known_before_anything_is_written() {
         let (_dir, store) = store();
-        let error = store.begin(Generation(1), 1 << 60).unwrap_err();
-        assert!(!store.file(Generation(1), "part").exists(), "{error}");
-    }
-
-    /// What is wrong with the checkpoints that a loss of power has left, if anything.
-    fn broken_promise(crash: &Crash) -> Option<String> {
-        let disk = tempfile::tempdir().unwrap();
-        crash.lay_out(disk.path()).unwrap();
-        let store = Store::new(disk.path().join("vm/checkpoints"));
-        let listed = store.list();
-        for generation in listed.iter() {
-            // What is listed is what a restore will rely on: it has to be what was written.
-            let restored = store.open(generation, &machine()).and_then(|(manifest, mut file)| {
-                Store::verify(&manifest, &file, || true)?;
-                let mut text = String::new();
-                file.read_to_string(&mut text)
-                    .map(|_| text)
-                    .map_err(|source| CheckpointError::Io { generation, source })
-            });
-            match restored {
-                Ok(text) if text == stream_of(generation.0) => {}
-                other => return Some(format!("{}: checkpoint {generation}: {other:?}", crash.story)),
-            }
-        }
-        let newest = listed.newest().map(|generation| u64::from(generation.0));
-        (newest < crash.last_mark())
-            .then(|| format!("{}: promised {:?}, found {listed:?}", crash.story, crash.last_mark()))
-    }
-
-    fn stream_of(generation: u32) -> String {
-        format!("the memory of a guest at checkpoint {generation}").repeat(generation as usize)
+        let error = begin(&store, Generation(1), 1 << 60, &patience()).unwrap_err();
+        assert!(!store.part(Generation(1)).exists(), "{error}");
     }
 
     #[test]
-    fn a_loss_of_power_at_any_point_leaves_the_newest_checkpoint_that_was_committed() {
-        let disk = tempfile::tempdir().unwrap();
-        let storage = RecordingStorage::new(disk.path()).unwrap();
-        let store = Store::on(disk.path().join("vm/checkpoints"), Arc::new(storage.clone()));
-        for generation in 1..=4 {
-            make(&store, generation, stream_of(generation).as_bytes());
-            storage.mark(generation.into());
-            if generation > 2 {
-                store.remove(Generation(generation - 2), &EffectToken::new()).unwrap();
-            }
-        }
-        // The disk's layers were merged: the manifests are written anew.
-        for manifest in store.manifests() {
-            store.rewrite(&Manifest { disk: vec!["merged.qcow2".into()], ..manifest }, &EffectToken::new()).unwrap();
-        }
-        let crashes = storage.crashes();
-        assert!(crashes.len() >= 100, "only {} states: the recording misses something", crashes.len());
-        let broken: Vec<_> = crashes.iter().filter_map(broken_promise).collect();
-        assert!(broken.is_empty(), "{} of {}:\n{}", broken.len(), crashes.len(), broken.join("\n"));
+    fn a_manifest_that_version_0_1_has_written_loads() {
+        let (_dir, store) = store();
+        store.make_dir().unwrap();
+        let state = store.state(Generation(7));
+        std::fs::write(&state, "seven").unwrap();
+        let json = state.with_extension("json");
+        std::fs::write(json, include_bytes!("../tests/records/v1-checkpoint.json")).unwrap();
+        let (manifest, file) = open(&store, Generation(7), &machine()).unwrap();
+        verify(&store, &manifest, &file, || true).unwrap();
+        assert_eq!(manifest.kept.disk, ["base.qcow2", "1.qcow2"]);
     }
 }

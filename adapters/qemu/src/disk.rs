@@ -78,13 +78,15 @@ pub(crate) fn sync_dir_of(file: &Path) -> io::Result<()> {
 }
 
 /// A name that no layer in `dir` has.
-pub(crate) fn next_file(dir: &Path) -> PathBuf {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let newest = entries
-        .filter_map(|entry| {
-            let name = entry.file_name();
-            name.to_str()?.strip_suffix(".qcow2")?.parse::<u64>().ok()
-        })
-        .max();
-    dir.join(format!("{}.qcow2", newest.unwrap_or(0) + 1))
+///
+/// # Errors
+/// If the directory could not be listed: then any name may be that of a layer that a checkpoint stands on.
+pub(crate) fn next_file(dir: &Path) -> io::Result<PathBuf> {
+    let mut newest = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_suffix(".qcow2")?.parse::<u64>().ok());
+        newest = newest.max(number.unwrap_or(0));
+    }
+    Ok(dir.join(format!("{}.qcow2", newest + 1)))
 }

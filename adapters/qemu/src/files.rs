@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use vmtask_core::{FaultKind, FileIx, Generation, Reply};
-use vmtask_driver::{EffectToken, PortError};
+use vmtask_driver::kit::{self, CheckpointError};
+use vmtask_driver::{EffectToken, PortError, RealStorage, Storage};
 
-use crate::checkpoint::{Machine, Manifest};
+use crate::checkpoint::{self, Machine, Manifest};
 use crate::fault::{Fault, during};
 use crate::guest;
 use crate::instance::lock_within;
@@ -79,7 +80,7 @@ impl QemuVm {
                 Ok(Reply::Pending)
             }
             Ok(Slice::Done) => {
-                token.act(|| place.finish())?.map_err(during(&what))?;
+                token.act(|| place.finish())?.and_then(|()| place.settle()).map_err(during(&what))?;
                 Ok(Reply::Done)
             }
             Err(error) => {
@@ -140,7 +141,7 @@ impl QemuVm {
         let running = live.wish(&freezing).map_err(during(&what))?.running;
         let background = host::background_snapshots().is_ok();
         let mode = Mode::choose(running, background, self.setup.qemu.accel);
-        let file = self.store.begin(generation, reserve).map_err(during(&what))?;
+        let file = checkpoint::begin(&self.store, generation, reserve, &wait).map_err(during(&what))?;
         let next = self.next_layer(live)?;
         match Snapshot::begin(live, generation, mode, file, next, &freezing) {
             Ok(snapshot) => {
@@ -164,9 +165,9 @@ impl QemuVm {
         let Some(top) = live.layers().last().cloned() else {
             return Ok(None);
         };
-        let file = disk::next_file(&self.paths.disk());
-        disk::create(&self.setup.qemu, &file, Some(&top.file), size)
-            .map_err(during("making the next layer of the disk"))?;
+        let what = "making the next layer of the disk";
+        let file = disk::next_file(&self.paths.disk()).map_err(during(what))?;
+        disk::create(&self.setup.qemu, &file, Some(&top.file), size).map_err(during(what))?;
         Ok(Some(NextLayer { layer: layer(&file), above: top.node }))
     }
 
@@ -181,24 +182,27 @@ impl QemuVm {
         let mut work = lock_within(&live.work, &wait).map_err(during(&what))?;
         let begun = work.snapshot.as_ref().filter(|begun| begun.generation == generation);
         let Some(snapshot) = begun else {
-            if self.store.list().contains(generation) {
-                return Ok(Reply::Done);
-            }
-            return Err(PortError::new(FaultKind::Refused, format!("{what}: it was not begun")));
+            return match self.store.read(generation) {
+                Ok(_) => Ok(Reply::Done),
+                Err(CheckpointError::Missing(_)) => {
+                    Err(PortError::new(FaultKind::Refused, format!("{what}: it was not begun")))
+                }
+                Err(error) => Err(error.during(&what)),
+            };
         };
         match snapshot.poll(&wait.at_most(SLICE)) {
             None if token.is_revoked() => Err(crate::wait::Stop::Fenced.during(&what)),
             None => Ok(Reply::Pending),
             Some(Err(error)) => {
                 work.snapshot = None;
-                self.store.sweep();
+                self.store.sweep(&wait);
                 Err(error)
             }
-            Some(Ok((stream, layers))) => {
-                let manifest = Manifest::new(generation, stream, Machine::of(&self.setup), layers);
+            Some(Ok(stream)) => {
+                let manifest = Manifest::new(generation, Machine::of(&self.setup), stream);
                 // Over in any case: what cannot be named now is made anew under another number.
                 work.snapshot = None;
-                self.store.commit(&manifest, token)?;
+                self.store.commit(&manifest, &wait)?;
                 Ok(Reply::Done)
             }
         }
@@ -210,28 +214,36 @@ impl QemuVm {
         token: &EffectToken,
         wait: Wait<'_>,
     ) -> Result<(), PortError> {
-        self.store.remove(generation, token)?;
+        self.store.remove(generation, &wait)?;
         if let Some(live) = self.any_live().filter(|live| live.is_alive()) {
             self.merge_layers(&live, token, wait)?;
-            self.sweep_disk(&live);
+            self.sweep_disk(Some(&live), &wait);
         }
         Ok(())
     }
 
-    /// Removes layers that nothing stands on any more.
-    pub(crate) fn sweep_disk(&self, live: &Live) {
-        if live.signs.ending.load(Ordering::SeqCst) {
+    /// Removes the disk's layers that are neither in use nor named by a checkpoint, whole or not. None goes as long as a
+    /// manifest cannot be read: nobody knows what that one stands on.
+    pub(crate) fn sweep_disk(&self, live: Option<&Live>, wait: &Wait<'_>) {
+        if live.is_some_and(|live| live.signs.ending.load(Ordering::SeqCst)) {
             return;
         }
-        let mut wanted: Vec<PathBuf> = live.layers().iter().map(|layer| layer.file.clone()).collect();
         let dir = self.paths.disk();
-        for manifest in self.store.manifests() {
-            wanted.extend(manifest.disk.iter().map(|name| dir.join(name)));
-        }
-        let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
-        for file in entries.map(|entry| entry.path()) {
-            if !wanted.contains(&file) {
-                let _ = std::fs::remove_file(&file);
+        // First what is there, then what is needed: a layer that is made meanwhile is in neither.
+        let Ok(names) = RealStorage.entries(&dir) else { return };
+        let needed = match self.store.manifests() {
+            Ok(manifests) => manifests.into_iter().flat_map(|manifest| manifest.kept.disk),
+            Err(error) => {
+                tracing::warn!(%error, "no layer of the disk is removed");
+                return;
+            }
+        };
+        let in_use = live.map(|live| live.layers().iter().map(|layer| layer.file.clone()).collect());
+        let mut wanted: Vec<PathBuf> = in_use.unwrap_or_default();
+        wanted.extend(needed.map(|name| dir.join(name)));
+        for file in names.into_iter().map(|name| dir.join(name)).filter(|file| !wanted.contains(file)) {
+            if let Err(error) = kit::remove_tree(&RealStorage, &file, wait) {
+                tracing::warn!(%error, "a layer that nothing stands on stays for now");
             }
         }
     }

@@ -82,6 +82,8 @@ mod stream;
 mod stub;
 mod sys;
 mod template;
+#[cfg(test)]
+mod tests;
 mod vm;
 mod watch;
 

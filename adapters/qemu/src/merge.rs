@@ -44,7 +44,9 @@ impl QemuVm {
     /// goes on differently from ours.
     fn superfluous(&self, live: &Live) -> Option<usize> {
         let names: Vec<String> = crate::snapshot::layer_names(live);
-        let kept: Vec<Vec<String>> = self.store.manifests().into_iter().map(|m| m.disk).collect();
+        // A manifest that cannot be read may need any of them.
+        let manifests = self.store.manifests().inspect_err(|error| tracing::warn!(%error, "no disk layer is merged"));
+        let kept: Vec<Vec<String>> = manifests.ok()?.into_iter().map(|manifest| manifest.kept.disk).collect();
         (1..names.len().saturating_sub(1)).find(|&index| {
             kept.iter().all(|chain| match chain.iter().position(|name| *name == names[index]) {
                 None => true,
@@ -74,10 +76,10 @@ impl QemuVm {
         instance.call("job-dismiss", json!({ "id": JOB }), wait).map_err(during(what))?;
         live.layers().remove(index);
         let name = gone.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        for mut manifest in self.store.manifests() {
-            if manifest.disk.contains(&name) {
-                manifest.disk.retain(|layer| *layer != name);
-                self.store.rewrite(&manifest, token)?;
+        for mut manifest in self.store.manifests().map_err(during(what))? {
+            if manifest.kept.disk.contains(&name) {
+                manifest.kept.disk.retain(|layer| *layer != name);
+                self.store.rewrite(&manifest, wait)?;
             }
         }
         // QEMU may have let go of it by itself.

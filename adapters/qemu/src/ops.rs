@@ -1,17 +1,18 @@
 //! The commands up to the program's launch, and around it: probing, starting, holding, ending.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use vmtask_core::{Base, Boot, FaultKind, Found, Generation, Keep, Power, Program, Reply};
-use vmtask_driver::{EffectToken, PortError};
+use vmtask_driver::{EffectToken, PortError, RealStorage, Storage, kit};
 
-use crate::checkpoint::{CheckpointError, Machine, Store};
+use crate::checkpoint::{self, Machine, Manifest};
 use crate::cmdline::{Layer, Start};
 use crate::durable;
-use crate::fault::{Fault, during};
+use crate::fault::{Fault, during, of_loading};
 use crate::guest::{self, State};
 use crate::instance::{Instance, InstanceError, Source, Wanted, lock_within};
 use crate::live::{Live, Signs, Wish, Work};
@@ -29,8 +30,16 @@ pub(crate) const SLICE: Duration = Duration::from_millis(300);
 
 impl QemuVm {
     pub(crate) fn probe(&self, wait: Wait<'_>) -> Result<Found, PortError> {
-        let mut found =
-            Found { registered: self.paths.vm().is_dir(), snapshots: self.store.list(), ..Found::default() };
+        let listing = self.store.list().map_err(|error| {
+            let look_failed = error.during("looking at the checkpoints");
+            kit::with_ways_out(look_failed)
+        })?;
+        let mut found = Found {
+            registered: self.is_registered()?,
+            snapshots: listing.whole,
+            damaged: listing.damaged,
+            ..Found::default()
+        };
         let Some(live) = self.any_live().filter(|live| live.is_alive()) else {
             vm::kill_orphan(&self.paths, wait.deadline())?;
             return Ok(found);
@@ -59,8 +68,17 @@ impl QemuVm {
         Ok(found)
     }
 
+    fn is_registered(&self) -> Result<bool, PortError> {
+        let dir = self.paths.vm();
+        match RealStorage.look(&dir) {
+            Ok(found) => Ok(found.is_dir),
+            Err(error) => kit::prove_absent(&RealStorage, &dir, error)
+                .map(|()| false)
+                .map_err(during(format!("looking for {}", dir.display()))),
+        }
+    }
+
     pub(crate) fn register(&self) -> Result<(), PortError> {
-        use std::os::unix::fs::DirBuilderExt;
         // Whatever can be known to be wrong is said before anything is started.
         for file in &self.setup.spec.files_in {
             let path = self.setup.inputs.join(&file.host);
@@ -68,6 +86,11 @@ impl QemuVm {
                 PortError::new(FaultKind::Fatal, format!("the input file {}: {error}", path.display()))
             })?;
         }
+        self.make_dir()
+    }
+
+    fn make_dir(&self) -> Result<(), PortError> {
+        use std::os::unix::fs::DirBuilderExt;
         let dir = self.paths.vm();
         std::fs::DirBuilder::new()
             .recursive(true)
@@ -76,22 +99,19 @@ impl QemuVm {
             .map_err(during(format!("making {}", dir.display())))
     }
 
-    pub(crate) fn unregister(&self, keep: Keep, token: &EffectToken, wait: Wait<'_>) -> Result<(), PortError> {
+    pub(crate) fn unregister(&self, keep: Keep, wait: Wait<'_>) -> Result<(), PortError> {
         self.put_out(wait.deadline())?;
         vm::kill_orphan(&self.paths, wait.deadline())?;
         let what = match keep {
-            Keep::Nothing => vec![self.paths.vm()],
+            Keep::Nothing => {
+                self.store.remove_all(&wait)?;
+                vec![self.paths.vm()]
+            }
             Keep::Checkpoints => vec![self.paths.run(), self.paths.process()],
         };
-        for path in what {
-            let removed = token.act(|| match std::fs::symlink_metadata(&path) {
-                Ok(meta) if meta.is_dir() => durable::gone(std::fs::remove_dir_all(&path)),
-                _ => durable::gone(std::fs::remove_file(&path)),
-            })?;
-            removed.map_err(during(format!("removing {}", path.display())))?;
-        }
+        what.iter().try_for_each(|path| kit::remove_tree(&RealStorage, path, &wait))?;
         if keep == Keep::Checkpoints {
-            self.store.sweep();
+            self.store.sweep(&wait);
         }
         Ok(())
     }
@@ -107,12 +127,15 @@ impl QemuVm {
         // What there is belongs to an earlier boot, or to an earlier try.
         self.put_out(whole.deadline())?;
         vm::kill_orphan(&self.paths, whole.deadline())?;
-        self.register()?;
+        self.make_dir()?;
         // The rest is for killing what is half-made.
         let wait = whole.share(90);
         let result = match base {
             Base::Baseline => self.provision_baseline(boot, token, &wait),
-            Base::Checkpoint(generation) => self.provision_checkpoint(boot, generation, token, &wait).map(|()| false),
+            Base::Checkpoint(generation) => {
+                let restored = self.provision_checkpoint(boot, generation, token, &wait);
+                restored.map(|()| false).map_err(kit::with_ways_out)
+            }
         };
         result.map_err(|mut error| {
             // With the half-made machine gone it is certain that nothing was done.
@@ -135,6 +158,8 @@ impl QemuVm {
     }
 
     fn provision_baseline(&self, boot: Boot, token: &EffectToken, wait: &Wait<'_>) -> Result<bool, PortError> {
+        // What lies there belongs to a life that is over, but for the layers that checkpoints stand on.
+        self.sweep_disk(None, wait);
         // Once more with a new template, if the old one turns out to be damaged.
         for _try in 0..2 {
             if self.setup.baseline == Baseline::Cold {
@@ -194,8 +219,9 @@ impl QemuVm {
     fn boot(&self, boot: Boot, token: &EffectToken, wait: &Wait<'_>) -> Result<(), PortError> {
         let mut layers = Vec::new();
         if let Some(size) = self.setup.spec.limits.disk {
-            let file = self.empty_disk_dir()?.join("base.qcow2");
-            disk::create(&self.setup.qemu, &file, None, size).map_err(during("making the task's disk"))?;
+            let what = "making the task's disk";
+            let file = self.new_layer().map_err(during(what))?;
+            disk::create(&self.setup.qemu, &file, None, size).map_err(during(what))?;
             layers.push(layer(&file));
         }
         let live = self.spawn(boot, Start::Boot, Source::Anonymous, layers, token, wait)?;
@@ -210,31 +236,23 @@ impl QemuVm {
         wait: &Wait<'_>,
     ) -> Result<(), PortError> {
         let what = format!("restoring checkpoint {generation}");
-        let unusable = |error: CheckpointError| {
-            let kind = match &error {
-                CheckpointError::Missing(_) => FaultKind::NotFound,
-                _ => FaultKind::Fatal,
-            };
-            PortError::new(kind, format!("{what}: {error}"))
-        };
-        let (manifest, file) = self.store.open(generation, &Machine::of(&self.setup)).map_err(unusable)?;
-        let layers = self.disk_of(&manifest.disk, &what)?;
+        let (manifest, file) =
+            checkpoint::open(&self.store, generation, &Machine::of(&self.setup)).map_err(during(&what))?;
+        let layers = self.disk_of(&manifest, &what)?;
         let live = self.spawn(boot, Start::Incoming, Source::Anonymous, layers, token, wait)?;
         // Compared while QEMU loads its libraries.
-        Store::verify(&manifest, &file, || wait.tick().is_ok()).map_err(|error| match wait.tick() {
-            Ok(_) => unusable(error),
-            Err(stop) => stop.during(&what),
+        checkpoint::verify(&self.store, &manifest, &file, || wait.tick().is_ok()).map_err(|error| {
+            match wait.tick() {
+                Ok(_) => error.during(&what),
+                Err(stop) => stop.during(&what),
+            }
         })?;
         live.instance.greet(wait).map_err(during(&what))?;
         live.connect_early(wait);
-        live.instance.load_from(&file, wait).map_err(|error| match error {
-            // The stream is as it was written, so it will not load the next time either.
-            InstanceError::Died { .. } | InstanceError::Incoming(_) => {
-                PortError::new(FaultKind::Fatal, format!("{what}: {error}"))
-            }
-            error => error.during(&what),
+        live.instance.load_from(&file, wait).map_err(|error| {
+            PortError::new(of_loading(&error, live.instance.process.ended()), format!("{what}: {error}"))
         })?;
-        self.sweep_disk(&live);
+        self.sweep_disk(Some(&live), wait);
         // A checkpoint is taken of a program that runs.
         live.signs.launched.store(true, Ordering::SeqCst);
         let mut work = lock_within(&live.work, wait).map_err(during(&what))?;
@@ -301,7 +319,8 @@ impl QemuVm {
             let _ = live.kill(wait.deadline());
             return Err(error);
         }
-        token.act(|| vm::note_process(&self.paths, name))?.map_err(during(what))?;
+        let note = vm::write_process(&self.paths, name).map_err(during(what))?;
+        token.act(|| std::fs::rename(&note, self.paths.process()))?.map_err(during(what))?;
         Ok(live)
     }
 
@@ -427,45 +446,53 @@ impl QemuVm {
             return Ok(Vec::new());
         };
         let what = "making the task's disk";
-        let own = self.empty_disk_dir()?.join("base.qcow2");
+        let own = self.new_layer().map_err(during(what))?;
         // The cache may be cleared while checkpoints still stand on it, so the task has its own name for it.
-        std::fs::hard_link(base, &own).or_else(|_| std::fs::copy(base, &own).map(drop)).map_err(during(what))?;
-        let top = self.paths.disk().join("1.qcow2");
+        let named = std::fs::hard_link(base, &own).or_else(|_| {
+            let mut copy = File::create_new(&own)?;
+            std::io::copy(&mut File::open(base)?, &mut copy).map(drop)
+        });
+        named.map_err(during(what))?;
+        let top = self.new_layer().map_err(during(what))?;
         disk::create(&self.setup.qemu, &top, Some(&own), size).map_err(during(what))?;
         Ok(vec![layer(&own), layer(&top)])
     }
 
     /// A fresh layer above those of a checkpoint.
-    fn disk_of(&self, names: &[String], what: &str) -> Result<Vec<Layer>, PortError> {
+    fn disk_of(&self, manifest: &Manifest, what: &str) -> Result<Vec<Layer>, PortError> {
         let Some(size) = self.setup.spec.limits.disk else {
             return Ok(Vec::new());
         };
-        let dir = self.paths.disk();
         let mut layers: Vec<Layer> = Vec::new();
-        for name in names {
-            let file = dir.join(name);
-            if !file.is_file() {
+        for name in &manifest.kept.disk {
+            let file = self.paths.disk().join(name);
+            if let Err(error) = RealStorage.look(&file) {
+                kit::prove_absent(&RealStorage, &file, error)
+                    .map_err(during(format!("{what}: looking at its disk {}", file.display())))?;
                 let text = format!("{what}: its disk {} is not there", file.display());
-                return Err(PortError::new(FaultKind::Fatal, text));
+                return Err(PortError::new(FaultKind::Damaged, text));
             }
             layers.push(layer(&file));
         }
         let Some(below) = layers.last().map(|layer| layer.file.clone()) else {
-            return Err(PortError::new(FaultKind::Fatal, format!("{what}: it has no disk, and the task has one")));
+            let text = format!(
+                "{what}: it was made without a disk, and the task has one; remove limits.disk, or begin anew with \
+                 `vmtask run --start-over`"
+            );
+            return Err(PortError::new(FaultKind::Incompatible, text));
         };
-        let top = disk::next_file(&dir);
+        let top = self.new_layer().map_err(during(what))?;
         disk::create(&self.setup.qemu, &top, Some(&below), size).map_err(during(what))?;
         layers.push(layer(&top));
         Ok(layers)
     }
 
-    /// A directory for a disk that starts from nothing. What lies there belongs to a life that is over.
-    fn empty_disk_dir(&self) -> Result<PathBuf, PortError> {
+    /// A name for a new layer of the disk, in a directory that is there. Never that of a layer that is: a checkpoint may
+    /// stand on it.
+    fn new_layer(&self) -> std::io::Result<PathBuf> {
         let dir = self.paths.disk();
-        durable::gone(std::fs::remove_dir_all(&dir))
-            .and_then(|()| std::fs::create_dir_all(&dir))
-            .map_err(during("making room for the task's disk"))?;
-        Ok(dir)
+        std::fs::create_dir_all(&dir)?;
+        disk::next_file(&dir)
     }
 }
 

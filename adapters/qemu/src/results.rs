@@ -61,12 +61,19 @@ impl Place {
         Ok(File::from(file))
     }
 
-    /// Puts what was begun, and flushed by the caller, in its place.
+    /// Puts what was begun, and flushed by the caller, in its place. [`Place::settle`] makes that durable.
     ///
     /// # Errors
     /// If it cannot be renamed.
     pub(crate) fn finish(&self) -> io::Result<()> {
-        rustix::fs::renameat(&self.dir, self.part(), &self.dir, self.name.as_str())?;
+        Ok(rustix::fs::renameat(&self.dir, self.part(), &self.dir, self.name.as_str())?)
+    }
+
+    /// Makes durable what is in its place.
+    ///
+    /// # Errors
+    /// If it is not certain that it is.
+    pub(crate) fn settle(&self) -> io::Result<()> {
         Ok(rustix::fs::fsync(&self.dir)?)
     }
 

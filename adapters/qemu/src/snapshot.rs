@@ -84,7 +84,7 @@ enum Stage {
     /// QEMU is done with it.
     Streamed,
     /// It is flushed.
-    Done(Stream, Vec<String>),
+    Done(Stream),
     /// It came to nothing.
     Failed(PortError),
 }
@@ -155,11 +155,11 @@ impl Snapshot {
     }
 
     /// Waits for the flushed stream, at most for a slice: `None` if it takes longer.
-    pub(crate) fn poll(&self, slice: &Wait<'_>) -> Option<Result<(Stream, Vec<String>), PortError>> {
+    pub(crate) fn poll(&self, slice: &Wait<'_>) -> Option<Result<Stream, PortError>> {
         let mut stage = self.state.lock();
         loop {
             match &*stage {
-                Stage::Done(stream, layers) => return Some(Ok((stream.clone(), layers.clone()))),
+                Stage::Done(stream) => return Some(Ok(stream.clone())),
                 Stage::Failed(error) => return Some(Err(error.clone())),
                 Stage::Streaming | Stage::Streamed => {}
             }
@@ -289,7 +289,7 @@ impl Begun {
             self.flush()
         });
         shared.set(match result {
-            Ok(stream) => Stage::Done(stream, self.frozen),
+            Ok(stream) => Stage::Done(stream),
             Err(error) => Stage::Failed(error),
         });
     }
@@ -379,7 +379,8 @@ impl Begun {
         {
             flush_layer(&layer.file).map_err(during(&what))?;
         }
-        checkpoint::measure(&self.file, || true).map_err(during(&what))
+        let (bytes, sha256) = checkpoint::measure(&self.file, || true).map_err(during(&what))?;
+        Ok(Stream { bytes, sha256, disk: std::mem::take(&mut self.frozen) })
     }
 }
 

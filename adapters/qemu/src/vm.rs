@@ -9,6 +9,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -16,6 +17,7 @@ use vmtask_core::{Boot, Capabilities, Command, CommandId, FaultKind, Op, OpKind,
 use vmtask_driver::{EffectToken, EventSink, Fenced, Hypervisor, PortError};
 
 use crate::checkpoint::Store;
+use crate::fault::during;
 use crate::fence::{self, Fencing};
 use crate::image::UnpinnedError;
 use crate::instance::lock_within;
@@ -140,7 +142,7 @@ impl QemuVm {
             Op::RemoveSnapshot(g) => self.remove_snapshot(g, token, wait).map(|()| Reply::Done),
             Op::CopyOut(ix) => self.copy_out(&*self.live(command)?, ix, token, wait),
             Op::PowerOff => self.put_out(deadline).map(|()| Reply::Done),
-            Op::Unregister(keep) => self.unregister(keep, token, wait).map(|()| Reply::Done),
+            Op::Unregister(keep) => self.unregister(keep, wait).map(|()| Reply::Done),
         }
     }
 }
@@ -243,19 +245,21 @@ impl Fencing for Fence<'_> {
     }
 }
 
-/// Writes down which process runs the guest, for the next manager.
-pub(crate) fn note_process(paths: &Paths, name: ProcessName) -> io::Result<()> {
+/// Writes down which process runs the guest, for the next manager, beside the place for it. What remains is to rename it.
+pub(crate) fn write_process(paths: &Paths, name: ProcessName) -> io::Result<PathBuf> {
     let text = serde_json::to_vec(&name).map_err(io::Error::other)?;
     let part = paths.process().with_extension("part");
     std::fs::write(&part, text)?;
-    std::fs::rename(&part, paths.process())
+    Ok(part)
 }
 
 /// Kills a process that an earlier manager started and that has survived it, if there is one. Nobody else is ever
 /// killed: number and start time must both be what was written down.
 pub(crate) fn kill_orphan(paths: &Paths, until: Instant) -> Result<(), PortError> {
-    let Ok(text) = std::fs::read(paths.process()) else {
-        return Ok(());
+    let path = paths.process();
+    let text = match std::fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        read => read.map_err(during(format!("looking in {} for a QEMU of an earlier run", path.display())))?,
     };
     let Ok(name) = serde_json::from_slice::<ProcessName>(&text) else {
         // Torn when the computer went down: then the process is gone too.

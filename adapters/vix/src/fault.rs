@@ -7,9 +7,9 @@ use std::io;
 
 use vmtask_core::FaultKind;
 use vmtask_driver::PortError;
+use vmtask_driver::kit::{self, CheckpointError};
 use vmtask_vix_abi::{Function, error_code as code};
 
-use crate::checkpoint::CheckpointError;
 use crate::error::Error;
 use crate::guest::GuestError;
 use crate::wait::Stop;
@@ -37,10 +37,7 @@ impl Fault for Stop {
 
 impl Fault for io::Error {
     fn kind(&self) -> FaultKind {
-        match self.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FaultKind::NoSpace,
-            _ => FaultKind::Refused,
-        }
+        kit::io_kind(self)
     }
 }
 
@@ -82,13 +79,40 @@ impl Fault for GuestError {
 
 impl Fault for CheckpointError {
     fn kind(&self) -> FaultKind {
-        match self {
-            Self::Missing(_) => FaultKind::NotFound,
-            Self::Damaged { .. } | Self::Foreign { .. } => FaultKind::Fatal,
-            Self::Io { source, .. } => Fault::kind(source),
-            Self::Stop(stop) => stop.kind(),
-        }
+        Self::kind(self)
     }
+}
+
+/// The fault of a checkpoint that does not come back: whether the product itself says that it is the checkpoint's.
+///
+/// Only what it says of the snapshot, of the suspended state or of their disks counts as its refusal. A virtual machine
+/// that does not start for another reason, or for none that is told, says nothing about the checkpoint.
+pub(crate) fn of_restoring(error: &Error, what: &str) -> PortError {
+    let mut fault = error.during(what);
+    match error.code() {
+        Some(
+            code::SNAPSHOT_INVAL
+            | code::SNAPSHOT_DISKLIB
+            | code::SNAPSHOT_CONFIG
+            | code::SNAPSHOT_CHECKPOINT
+            | code::SNAPSHOT_INCONSISTENT
+            | code::SNAPSHOT_DUPLICATEDDISK
+            | code::SNAPSHOT_NOT_REVERTABLE
+            | code::INVALID_SERIALIZED_DATA
+            | code::FILE_NOT_FOUND
+            | code::DISK_INVAL
+            | code::DISK_PARTIALCHAIN
+            | code::DISK_NEEDSREPAIR
+            | code::DISK_CID_MISMATCH
+            | code::DISK_OPENPARENT,
+        ) => fault.fault.kind = FaultKind::Rejected,
+        Some(code::SNAPSHOT_VERSION | code::SNAPSHOT_VIXFILE | code::DISK_UNSUPPORTEDDISKVERSION) => {
+            fault.fault.kind = FaultKind::Incompatible;
+            fault.message.push_str("; install the version that made it, or begin anew with `vmtask run --start-over`");
+        }
+        _ => {}
+    }
+    fault
 }
 
 /// What a code means for whoever called that function.
@@ -96,7 +120,7 @@ fn of_code(function: Function, error: u16) -> FaultKind {
     let logging_in = matches!(function, Function::VmLoginInGuest | Function::HostConnect);
     let reverting = function == Function::VmRevertToSnapshot;
     match error {
-        // A snapshot that is damaged, or of another version, stays so: an older one may be whole.
+        // A snapshot that is damaged, or of another version, stays so.
         code::SNAPSHOT_INVAL
         | code::SNAPSHOT_DUMPER
         | code::SNAPSHOT_DISKLIB

@@ -150,7 +150,7 @@ impl VixVm {
                     return Ok(Reply::Pending);
                 }
                 Err(error) => {
-                    let _ = token.act(|| tree::remove(&copy.part));
+                    let _ = token.act(|| tree::unlink(&copy.part));
                     return Err(error.during(&what));
                 }
             }
@@ -189,14 +189,14 @@ impl VixVm {
     fn put_in_place(&self, copy: &CopyOut, what: &str, token: &EffectToken, wait: &Wait<'_>) -> Result<(), PortError> {
         let (size, sha256) = measure(&copy.part, wait).map_err(during(what))?;
         if (size, &sha256) != (copy.size, &copy.sha256) {
-            let _ = token.act(|| tree::remove(&copy.part));
+            let _ = token.act(|| tree::unlink(&copy.part));
             let text = format!(
                 "{what}: {size} bytes with SHA-256 {sha256} have come, and {} with {} were sent",
                 copy.size, copy.sha256
             );
             return Err(PortError::new(FaultKind::Refused, text));
         }
-        token.act(|| copy.place.finish(&copy.part))?.map_err(during(what))
+        put_in_place(&copy.place, &copy.part, token)?.map_err(during(what))
     }
 
     /// Keeps what a program that failed to deliver wrote to its standard error, and quotes its end.
@@ -209,13 +209,21 @@ impl VixVm {
             let part = place.begin().ok().filter(|_| size <= STDERR)?;
             vm.copy_out(&format!("{}/{name}", self.setup.workdir()), &absolute(&part), wait).ok()?;
             let end = last_lines(&part)?;
-            token.act(|| place.finish(&part)).ok()?.ok()?;
+            put_in_place(&place, &part, token).ok()?.ok()?;
             Some(end)
         })();
         kept.map_or_else(String::new, |end| {
             format!("; its standard error is kept in guest-stderr.txt and ends with: {end}")
         })
     }
+}
+
+/// Flushes a file and puts it in its place. Only the rename is by leave of the token: flushing may take long.
+fn put_in_place(place: &Place, part: &Path, token: &EffectToken) -> Result<io::Result<()>, PortError> {
+    if let Err(error) = tree::sync_file(part) {
+        return Ok(Err(error));
+    }
+    Ok(token.act(|| place.finish(part))?.and_then(|()| place.settle()))
 }
 
 enum Begin {
@@ -242,8 +250,8 @@ pub(crate) fn open_input(path: &Path) -> io::Result<File> {
 }
 
 fn measure(path: &Path, wait: &Wait<'_>) -> io::Result<(u64, String)> {
-    let mut file = open_input(path)?;
-    tree::hash_reader(&mut file, &|| wait.tick().is_ok())?
+    let sum = tree::hash_reader(open_input(path)?, &|| wait.tick().is_ok())?;
+    sum.map(|(size, sha256)| (size, sha256.to_string()))
         .ok_or_else(|| io::Error::new(io::ErrorKind::TimedOut, "it takes too long to read"))
 }
 

@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use vmtask_core::{Capabilities, FaultKind, Pause, Snapshots, TaskSpec};
-use vmtask_driver::{Digest, PortError};
+use vmtask_driver::{Digest, PortError, RealStorage, kit};
 use vmtask_vix_abi::{Function, Product, error_code};
 
 use crate::error::Error;
@@ -98,7 +98,7 @@ fn unique_name(spec: &TaskSpec, dir: &Path) -> String {
 /// Makes the task's VM anew, from the platform's. Nothing of it is open.
 pub(crate) fn make(setup: &Setup, home: &Home, host: &Host, wait: &Wait<'_>) -> Result<(), PortError> {
     let Some(dir) = &home.dir else { return Ok(()) };
-    tree::remove(dir).map_err(during(format!("removing {}", dir.display())))?;
+    kit::remove_tree(&RealStorage, dir, wait)?;
     let platform = host.open(&setup.vm, wait).or_else(|error| {
         // An inventory knows only what was registered.
         if !host.product().has_inventory() {
@@ -170,14 +170,15 @@ fn copy(setup: &Setup, platform: &Vm, dir: &Path, wait: &Wait<'_>) -> Result<(),
     must_be_off(platform, &what)?;
     let from = Home::platform_dir(setup)
         .ok_or_else(|| PortError::new(FaultKind::Fatal, format!("{what}: its files are not on this computer")))?;
-    tree::copy(&from, dir, &|| wait.tick().is_ok()).map_err(|error| tree_fault(&what, &error, wait))
+    tree::copy(&from, dir, wait).map_err(|error| tree_fault(&what, &error, wait))
 }
 
 /// What it means that a tree could not be copied or restored.
 pub(crate) fn tree_fault(what: &str, error: &TreeError, wait: &Wait<'_>) -> PortError {
     let kind = match error {
         TreeError::Io { source, .. } => Fault::kind(source),
-        TreeError::Damaged { .. } => FaultKind::Fatal,
+        TreeError::Damaged { .. } => FaultKind::Damaged,
+        TreeError::Remove(error) => error.fault.kind,
         TreeError::Stopped => {
             return wait.tick().err().map_or_else(
                 || PortError::new(FaultKind::Unknown, format!("{what}: {error}")),

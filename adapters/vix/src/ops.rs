@@ -5,20 +5,20 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use vmtask_core::{Base, Boot, FaultKind, Found, Generation, Keep, Power, Program, Reply, Snapshots};
-use vmtask_driver::{EffectToken, PortError};
+use vmtask_driver::{EffectToken, PortError, RealStorage, kit};
 use vmtask_vix_abi::{Function, error_code};
 
 use crate::api::Call;
-use crate::checkpoint::{Content, Machine, Store};
+use crate::checkpoint::{Content, Machine, snapshot_name};
 use crate::error::Error;
-use crate::fault::{Fault, during};
+use crate::fault::{Fault, during, of_restoring};
 use crate::guest::{Guest, GuestError, State, exit};
 use crate::home::{self, BASELINE, Origin, tree_fault};
 use crate::host::Host;
 use crate::live::{Live, Work};
 use crate::machine::{PowerState, Vm};
 use crate::snapshot::Snapshot;
-use crate::vm::{self, VixVm};
+use crate::vm::{self, VixVm, is_there};
 use crate::wait::{Stop, Wait};
 use crate::{tree, watch};
 
@@ -31,17 +31,18 @@ impl VixVm {
     // ---- finding and making ----
 
     /// Whether there is a VM of this task's.
-    pub(crate) fn is_made(&self) -> bool {
-        match self.home.file() {
-            Some(file) => file.exists(),
-            // The platform's VM is always there; it is ours from its registration to its end.
-            None => self.paths.notes().join("ours").exists(),
-        }
+    pub(crate) fn is_made(&self) -> Result<bool, PortError> {
+        // The platform's VM is always there; it is ours from its registration to its end.
+        is_there(&self.home.file().unwrap_or_else(|| self.paths.notes().join("ours")))
     }
 
     pub(crate) fn probe(&self, boot: Boot, token: &EffectToken, wait: Wait<'_>) -> Result<Found, PortError> {
-        let mut found = Found { snapshots: self.store.list(), ..Found::default() };
-        if !self.is_made() {
+        let listing = self.store.list().map_err(|error| {
+            let look_failed = error.during("looking at the checkpoints");
+            kit::with_ways_out(look_failed)
+        })?;
+        let mut found = Found { snapshots: listing.whole, damaged: listing.damaged, ..Found::default() };
+        if !self.is_made()? {
             return Ok(found);
         }
         let vm = match self.vm(&wait) {
@@ -52,7 +53,7 @@ impl VixVm {
         let state = self.steady_state(&vm, &wait)?;
         if state.is_running() {
             found.power = Power::On;
-        } else if state.is_paused() || self.is_held(state) {
+        } else if state.is_paused() || self.is_held(state)? {
             found.power = Power::Paused;
         } else {
             // Suspended by somebody else is as good as off: it is not gone on with.
@@ -123,8 +124,10 @@ impl VixVm {
         let host = self.host(&wait)?;
         if self.home.origin == Origin::InPlace {
             let note = self.paths.notes().join("ours");
-            token.act(|| std::fs::write(&note, &self.home.vmx))?.map_err(during("noting the virtual machine"))?;
-        } else if !self.is_made() {
+            let part = note.with_extension("part");
+            std::fs::write(&part, &self.home.vmx).map_err(during("noting the virtual machine"))?;
+            token.act(|| std::fs::rename(&part, &note))?.map_err(during("noting the virtual machine"))?;
+        } else if !self.is_made()? {
             // It is made when it is provisioned.
             return Ok(());
         }
@@ -146,15 +149,20 @@ impl VixVm {
         token: &EffectToken,
         wait: Wait<'_>,
     ) -> Result<bool, PortError> {
+        let provisioned = self.bring_up(boot, base, token, wait);
+        if base == Base::Baseline { provisioned } else { provisioned.map_err(kit::with_ways_out) }
+    }
+
+    fn bring_up(&self, boot: Boot, base: Base, token: &EffectToken, wait: Wait<'_>) -> Result<bool, PortError> {
         self.make_dirs()?;
         let host = self.host(&wait)?;
         // What there is belongs to an earlier boot, or to an earlier try.
-        if self.is_made()
+        if self.is_made()?
             && let Ok(vm) = self.vm(&wait)
         {
             self.put_out(&vm, &wait.share(20))?;
         }
-        token.act(|| tree::remove(&self.note_held()))?.map_err(during("forgetting an earlier boot"))?;
+        token.act(|| tree::unlink(&self.note_held()))?.map_err(during("forgetting an earlier boot"))?;
         let state = match (base, self.home.snapshots) {
             (Base::Baseline, Snapshots::ByCopy) => {
                 self.make_anew(&host, &wait)?;
@@ -189,7 +197,7 @@ impl VixVm {
 
     fn revert_to_baseline(&self, host: &Host, wait: &Wait<'_>) -> Result<PowerState, PortError> {
         let what = "reverting to the baseline";
-        if !self.is_made() {
+        if !self.is_made()? {
             let vm = self.make_anew(host, wait)?;
             let state = self.steady_state(&vm, wait)?;
             if self.home.snapshots == Snapshots::Many {
@@ -217,6 +225,7 @@ impl VixVm {
             }
             // Half-made: once more from the platform's.
             Err(error) if error.is(error_code::SNAPSHOT_NOTFOUND) => {
+                self.must_hold_no_checkpoint(what)?;
                 drop(vm);
                 self.discard(wait)?;
                 return self.revert_to_baseline(host, wait);
@@ -227,14 +236,36 @@ impl VixVm {
         self.steady_state(&vm, wait)
     }
 
+    /// What is in a VM that is to be deleted and made anew.
+    fn must_hold_no_checkpoint(&self, what: &str) -> Result<(), PortError> {
+        let manifests = self.store.manifests().map_err(during(what))?;
+        let held = manifests.iter().find(|manifest| matches!(manifest.kept.content, Content::Snapshot(_)));
+        held.map_or(Ok(()), |manifest| {
+            let text = format!(
+                "{what}: {} has no snapshot {BASELINE}, and it cannot be made anew while it holds checkpoint {}; take \
+                 that snapshot of the virtual machine as it was made, or begin anew with `vmtask run --start-over`",
+                self.home.vmx,
+                manifest.generation()
+            );
+            Err(PortError::new(FaultKind::Refused, text))
+        })
+    }
+
     fn restore(&self, host: &Host, generation: Generation, wait: &Wait<'_>) -> Result<PowerState, PortError> {
         let what = format!("restoring checkpoint {generation}");
         let manifest = self.store.open(generation, &Machine::of(&self.setup)).map_err(during(&what))?;
-        match manifest.content {
+        match manifest.kept.content {
             Content::Snapshot(name) => {
-                let vm = self.vm(wait)?;
-                let snapshot = vm.named_snapshot(&name).map_err(|error| unusable(&error, &what))?;
-                vm.revert(&snapshot, wait).map_err(|error| unusable(&error, &what))?;
+                let vm = match self.vm(wait) {
+                    // Its files are there, so that says nothing of the snapshots in it.
+                    Err(mut error) if error.fault.kind == FaultKind::NotFound && self.is_made()? => {
+                        error.fault.kind = FaultKind::Refused;
+                        return Err(error);
+                    }
+                    vm => vm?,
+                };
+                let snapshot = vm.named_snapshot(&name).map_err(|error| of_restoring(&error, &what))?;
+                vm.revert(&snapshot, wait).map_err(|error| of_restoring(&error, &what))?;
                 self.steady_state(&vm, wait)
             }
             Content::Copy(entries) => {
@@ -244,7 +275,7 @@ impl VixVm {
                 let vmx = &self.home.vmx;
                 self.close_vm();
                 forget(host, vmx, wait).map_err(during(&what))?;
-                tree::restore(&self.store.copy(generation), &entries, dir, &|| wait.tick().is_ok())
+                tree::restore(&self.store.state(generation), &entries, dir, wait)
                     .map_err(|error| tree_fault(&what, &error, wait))?;
                 host.register(vmx, wait).map_err(during(&what))?;
                 let vm = self.vm(wait)?;
@@ -271,20 +302,20 @@ impl VixVm {
                     );
                     return Err(PortError::new(error.kind(), text));
                 }
-                // What was suspended is a checkpoint that was copied back: it does not come to life.
-                Err(error) if state.is_suspended() => return Err(unusable(&error, what)),
+                // What was suspended is a checkpoint that was copied back.
+                Err(error) if state.is_suspended() => return Err(kit::with_ways_out(of_restoring(&error, what))),
                 started => started.map_err(during(what))?,
             }
             live.work(&wait).map_err(during(what))?.logged_in = false;
         }
         live.wish().running = true;
-        token.act(|| tree::remove(&self.note_held()))?.map_err(during(what))?;
+        token.act(|| tree::unlink(&self.note_held()))?.map_err(during(what))?;
         self.watch_over(live, &vm);
         Ok(())
     }
 
     pub(crate) fn switch_off(&self, token: &EffectToken, wait: Wait<'_>) -> Result<(), PortError> {
-        if !self.is_made() {
+        if !self.is_made()? {
             return Ok(());
         }
         let vm = match self.vm(&wait) {
@@ -293,7 +324,7 @@ impl VixVm {
         };
         self.put_out(&vm, &wait)?;
         // What is suspended now will not be resumed.
-        token.act(|| tree::remove(&self.note_held()))?.map_err(during("powering off"))
+        token.act(|| tree::unlink(&self.note_held()))?.map_err(during("powering off"))
     }
 
     pub(crate) fn pause(&self, live: &Live, token: &EffectToken, wait: Wait<'_>) -> Result<(), PortError> {
@@ -304,7 +335,7 @@ impl VixVm {
         let state = self.steady_state(&vm, &wait)?;
         if state.is_running() {
             self.hold(&vm, token, &wait).map_err(|error| error_of(error, what))?;
-        } else if !(state.is_paused() || self.is_held(state)) {
+        } else if !(state.is_paused() || self.is_held(state)?) {
             return Err(PortError::new(FaultKind::Unknown, format!("{what}: it is {state}")));
         }
         if !self.is_native() {
@@ -341,7 +372,7 @@ impl VixVm {
             }
         }
         live.wish().running = true;
-        token.act(|| tree::remove(&self.note_held()))?.map_err(during(what))?;
+        token.act(|| tree::unlink(&self.note_held()))?.map_err(during(what))?;
         // Its clock stood still. Where Tools have to be waited for first, the watcher sees to that.
         if work.logged_in
             && let Err(error) = self.session(&mut work, &vm, &wait)
@@ -444,25 +475,20 @@ impl VixVm {
     // ---- the end ----
 
     /// Removes a checkpoint, from the product first of all from our own list.
-    pub(crate) fn remove_snapshot(
-        &self,
-        generation: Generation,
-        token: &EffectToken,
-        wait: Wait<'_>,
-    ) -> Result<(), PortError> {
-        self.store.remove(generation, token)?;
-        if self.home.snapshots != Snapshots::Many || !self.is_made() {
+    pub(crate) fn remove_snapshot(&self, generation: Generation, wait: Wait<'_>) -> Result<(), PortError> {
+        self.store.remove(generation, &wait)?;
+        if self.home.snapshots != Snapshots::Many || !self.is_made()? {
             return Ok(());
         }
         let what = format!("removing checkpoint {generation}");
         let vm = self.vm(&wait)?;
-        let name = Store::snapshot_name(generation);
+        let name = snapshot_name(generation);
         remove_named(&vm, &name, &wait).map_err(during(what))
     }
 
     pub(crate) fn unregister(&self, keep: Keep, token: &EffectToken, wait: Wait<'_>) -> Result<(), PortError> {
         self.switch_off(token, wait.share(40))?;
-        if self.is_made() {
+        if self.is_made()? {
             let host = self.host(&wait)?;
             if keep == Keep::Nothing {
                 self.discard(&wait)?;
@@ -473,14 +499,15 @@ impl VixVm {
         }
         self.disconnect();
         let gone = match keep {
-            Keep::Nothing => vec![self.paths.vm()],
+            Keep::Nothing => {
+                self.store.remove_all(&wait)?;
+                vec![self.paths.vm()]
+            }
             Keep::Checkpoints => vec![self.paths.notes(), self.paths.fetched(), self.paths.vm().join("watched")],
         };
-        for path in gone {
-            token.act(|| tree::remove(&path))?.map_err(during(format!("removing {}", path.display())))?;
-        }
+        gone.iter().try_for_each(|path| kit::remove_tree(&RealStorage, path, &wait))?;
         if keep == Keep::Checkpoints {
-            self.store.sweep();
+            self.store.sweep(&wait);
         }
         Ok(())
     }
@@ -495,15 +522,15 @@ impl VixVm {
                     deleted => deleted.map_err(during(&what))?,
                 }
             } else if self.home.snapshots == Snapshots::Many {
-                for generation in self.store.list().iter() {
-                    remove_named(&vm, &Store::snapshot_name(generation), wait).map_err(during(&what))?;
+                for generation in self.store.generations().map_err(during(&what))? {
+                    remove_named(&vm, &snapshot_name(generation), wait).map_err(during(&what))?;
                 }
             }
         }
         self.close_vm();
         // What the product has not made itself: it deletes only its own.
         match &self.home.dir {
-            Some(dir) => tree::remove(dir).map_err(during(&what)),
+            Some(dir) => kit::remove_tree(&RealStorage, dir, wait),
             None => Ok(()),
         }
     }
@@ -600,36 +627,6 @@ fn remove_named(vm: &Vm, name: &str, wait: &Wait<'_>) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// A checkpoint that does not come back: whether it is the checkpoint's fault.
-fn unusable(error: &Error, what: &str) -> PortError {
-    // What has nothing to do with it: the host, or somebody else who uses the VM.
-    const PASSING: [u16; 12] = [
-        error_code::OUT_OF_MEMORY,
-        error_code::OBJECT_IS_BUSY,
-        error_code::CANCELLED,
-        error_code::FILE_ALREADY_LOCKED,
-        error_code::HOST_NOT_CONNECTED,
-        error_code::VM_IS_RUNNING,
-        error_code::OPERATION_ALREADY_IN_PROGRESS,
-        error_code::INVALID_HANDLE,
-        error_code::TOO_MANY_HANDLES,
-        error_code::VM_INSUFFICIENT_HOST_MEMORY,
-        error_code::SNAPSHOT_LOCKED,
-        error_code::SNAPSHOT_DISKLOCKED,
-    ];
-    let mut fault = error.during(what);
-    let says_no = match (error.code(), fault.fault.kind) {
-        (Some(error_code::FAIL), _) => true,
-        (Some(code), FaultKind::Refused) => !PASSING.contains(&code),
-        _ => false,
-    };
-    if says_no {
-        // It was written once and does not change: it will not load the next time either.
-        fault.fault.kind = FaultKind::Fatal;
-    }
-    fault
 }
 
 pub(crate) fn pending_unless_fenced(token: &EffectToken, what: &str) -> Result<Reply, PortError> {

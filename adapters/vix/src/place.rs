@@ -49,14 +49,17 @@ impl Place {
         // Names may be as long as the file system allows, so ours does not contain it.
         let short: String = self.name.chars().take(40).collect();
         let part = self.dir.join(format!(".{short}.vmtask-part"));
-        tree::remove(&part)?;
+        tree::unlink(&part)?;
         Ok(part)
     }
 
-    /// Puts a file, flushed, in its place.
+    /// Puts a file, which the caller has flushed, in its place. [`Place::settle`] makes that durable.
     pub(crate) fn finish(&self, part: &Path) -> io::Result<()> {
-        tree::sync_file(part)?;
-        std::fs::rename(part, self.dir.join(&self.name))?;
+        std::fs::rename(part, self.dir.join(&self.name))
+    }
+
+    /// Makes durable what is in its place.
+    pub(crate) fn settle(&self) -> io::Result<()> {
         tree::sync_dir(&self.dir)
     }
 }

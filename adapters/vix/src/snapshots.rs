@@ -10,10 +10,11 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
 use vmtask_core::{FaultKind, Generation, Reply, Snapshots};
-use vmtask_driver::{EffectToken, PortError};
+use vmtask_driver::kit::{self, CheckpointError};
+use vmtask_driver::{EffectToken, PortError, RealStorage};
 use vmtask_vix_abi::error_code;
 
-use crate::checkpoint::{Content, Machine, Manifest, Store};
+use crate::checkpoint::{Content, Machine, Manifest, Saved, snapshot_name};
 use crate::fault::{Fault, during};
 use crate::home::tree_fault;
 use crate::live::{Begun, Live, Work};
@@ -52,7 +53,7 @@ impl VixVm {
     }
 
     fn take_snapshot(&self, vm: &Vm, generation: Generation, what: &str, wait: &Wait<'_>) -> Result<(), PortError> {
-        let name = Store::snapshot_name(generation);
+        let name = snapshot_name(generation);
         match vm.named_snapshot(&name) {
             Err(error) if error.is(error_code::SNAPSHOT_NOTFOUND) => {}
             // Made by an earlier attempt.
@@ -117,7 +118,7 @@ impl VixVm {
             work.logged_in = false;
             work.clock_is_late = true;
         }
-        let copied = tree::copy(dir, &part, &|| copying.tick().is_ok());
+        let copied = tree::copy(dir, &part, &copying);
         if running {
             vm.power_on(wait).map_err(|error| {
                 PortError::new(FaultKind::Unknown, format!("{what}: the guest was suspended for it, then: {error}"))
@@ -127,7 +128,7 @@ impl VixVm {
             .map_err(|error| tree_fault(what, &error, &copying))
             .and_then(|()| Measuring::start(part.clone()).map_err(during(what)));
         measuring.inspect_err(|_| {
-            let _ = tree::remove(&part);
+            let _ = kit::remove_tree(&RealStorage, &part, wait);
         })
     }
 
@@ -141,27 +142,31 @@ impl VixVm {
         let what = format!("writing checkpoint {generation}");
         let mut work = live.work(&wait).map_err(during(&what))?;
         let Some(begun) = work.snapshot.as_ref().filter(|begun| begun.generation == generation) else {
-            if self.store.list().contains(generation) {
-                return Ok(Reply::Done);
-            }
-            return Err(PortError::new(FaultKind::Refused, format!("{what}: it was not begun")));
+            return match self.store.read(generation) {
+                Ok(_) => Ok(Reply::Done),
+                Err(CheckpointError::Missing(_)) => {
+                    Err(PortError::new(FaultKind::Refused, format!("{what}: it was not begun")))
+                }
+                Err(error) => Err(error.during(&what)),
+            };
         };
         let content = match &begun.measuring {
-            None => Content::Snapshot(Store::snapshot_name(generation)),
+            None => Content::Snapshot(snapshot_name(generation)),
             Some(measuring) => match measuring.wait(&wait.at_most(SLICE)) {
                 None => return pending_unless_fenced(token, &what),
                 Some(Ok(entries)) => Content::Copy(entries),
                 Some(Err(error)) => {
                     work.snapshot = None;
-                    let _ = token.act(|| tree::remove(&self.store.part(generation)));
+                    let _ = kit::remove_tree(&RealStorage, &self.store.part(generation), &wait);
                     return Err(tree_fault(&what, &error, &wait));
                 }
             },
         };
         // Over in any case: what cannot be named now is made anew under another number.
         work.snapshot = None;
-        let manifest = Manifest::new(generation, Machine::of(&self.setup), content);
-        self.store.commit(&manifest, token)?;
+        let manifest = Manifest::new(generation, Machine::of(&self.setup), Saved { content });
+        self.store.make_dir().map_err(during(&what))?;
+        self.store.commit(&manifest, &wait)?;
         Ok(Reply::Done)
     }
 }

@@ -2,6 +2,7 @@
 //! or does not come at all. VIX is a mock here that notes every call and knows just enough to answer it.
 #![allow(clippy::unwrap_used)]
 
+mod checkpoints;
 mod fake;
 mod faults;
 mod sequences;

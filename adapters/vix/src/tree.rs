@@ -8,9 +8,12 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use vmtask_driver::kit::{self, Flaw, Stoppable};
+use vmtask_driver::{Digest, PortError, RealStorage, Storage};
 
-/// How much is copied or hashed between two looks whether to go on.
+use crate::wait::Wait;
+
+/// How much is copied between two looks whether to go on.
 const BLOCK: u64 = 8 << 20;
 
 /// One name in a tree. Directories come before what is in them.
@@ -27,7 +30,7 @@ pub(crate) struct Entry {
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub(crate) enum Kind {
     Dir { mode: u32 },
-    File { bytes: u64, sha256: String, mode: u32 },
+    File { bytes: u64, sha256: Digest, mode: u32 },
     Link { target: String },
 }
 
@@ -38,6 +41,8 @@ pub(crate) enum TreeError {
     Io { path: PathBuf, source: io::Error },
     #[error("{path:?} is not what was saved: {what}")]
     Damaged { path: PathBuf, what: String },
+    #[error(transparent)]
+    Remove(#[from] PortError),
     #[error("given up")]
     Stopped,
 }
@@ -86,9 +91,9 @@ fn walk(root: &Path) -> Result<Vec<(String, fs::Metadata)>, TreeError> {
     Ok(found)
 }
 
-/// Copies what is below `from` to below `to`, which is made anew. `go_on` is asked between blocks.
-pub(crate) fn copy(from: &Path, to: &Path, go_on: &dyn Fn() -> bool) -> Result<(), TreeError> {
-    remove(to).map_err(TreeError::io(to))?;
+/// Copies what is below `from` to below `to`, which is made anew.
+pub(crate) fn copy(from: &Path, to: &Path, wait: &Wait<'_>) -> Result<(), TreeError> {
+    kit::remove_tree(&RealStorage, to, wait)?;
     fs::create_dir_all(to).map_err(TreeError::io(to))?;
     let entries = walk(from)?;
     for (below, meta) in &entries {
@@ -99,7 +104,7 @@ pub(crate) fn copy(from: &Path, to: &Path, go_on: &dyn Fn() -> bool) -> Result<(
             let points_to = fs::read_link(&source).map_err(TreeError::io(&source))?;
             link(&points_to, &target).map_err(TreeError::io(&target))?;
         } else {
-            copy_file(&source, &target, go_on, None)?;
+            copy_file(&source, &target, wait)?;
             set_mode(&target, mode_of(meta)).map_err(TreeError::io(&target))?;
         }
     }
@@ -142,8 +147,8 @@ pub(crate) fn measure(root: &Path, go_on: &dyn Fn() -> bool) -> Result<Vec<Entry
 }
 
 /// Makes `to` what the entries say, from the files below `from`, each compared while it is copied.
-pub(crate) fn restore(from: &Path, entries: &[Entry], to: &Path, go_on: &dyn Fn() -> bool) -> Result<(), TreeError> {
-    remove(to).map_err(TreeError::io(to))?;
+pub(crate) fn restore(from: &Path, entries: &[Entry], to: &Path, wait: &Wait<'_>) -> Result<(), TreeError> {
+    kit::remove_tree(&RealStorage, to, wait)?;
     fs::create_dir_all(to).map_err(TreeError::io(to))?;
     for entry in entries {
         let (source, target) = (from.join(&entry.path), to.join(&entry.path));
@@ -153,13 +158,12 @@ pub(crate) fn restore(from: &Path, entries: &[Entry], to: &Path, go_on: &dyn Fn(
                 link(Path::new(points_to), &target).map_err(TreeError::io(&target))?;
             }
             Kind::File { bytes, sha256, mode } => {
-                let mut hasher = Sha256::new();
-                let copied = copy_file(&source, &target, go_on, Some(&mut hasher))?;
+                let (copied, sum) = copy_and_hash(&source, &target, wait)?;
                 let damaged = |what: String| TreeError::Damaged { path: source.clone(), what };
                 if copied != *bytes {
                     return Err(damaged(format!("it has {copied} of {bytes} bytes")));
                 }
-                if hex(&hasher.finalize()) != *sha256 {
+                if sum != *sha256 {
                     return Err(damaged("its SHA-256 differs".into()));
                 }
                 set_mode(&target, *mode).map_err(TreeError::io(&target))?;
@@ -176,13 +180,13 @@ pub(crate) fn restore(from: &Path, entries: &[Entry], to: &Path, go_on: &dyn Fn(
 }
 
 /// Whether everything is there in its full length, without reading it.
-pub(crate) fn looks_whole(root: &Path, entries: &[Entry]) -> Result<(), String> {
+pub(crate) fn looks_whole(storage: &dyn Storage, root: &Path, entries: &[Entry]) -> Result<(), Flaw> {
     for entry in entries {
         let path = root.join(&entry.path);
-        let meta = fs::symlink_metadata(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let found = storage.look(&path).map_err(|source| Flaw::Unreadable { path: path.clone(), source })?;
         match entry.kind {
-            Kind::File { bytes, .. } if meta.len() != bytes => {
-                return Err(format!("{} has {} of {bytes} bytes", path.display(), meta.len()));
+            Kind::File { bytes, .. } if found.bytes != bytes => {
+                return Err(Flaw::Damaged(format!("{} has {} of {bytes} bytes", path.display(), found.bytes)));
             }
             _ => {}
         }
@@ -190,103 +194,72 @@ pub(crate) fn looks_whole(root: &Path, entries: &[Entry]) -> Result<(), String> 
     Ok(())
 }
 
-fn copy_file(
-    from: &Path,
-    to: &Path,
-    go_on: &dyn Fn() -> bool,
-    mut hasher: Option<&mut Sha256>,
-) -> Result<u64, TreeError> {
+fn copy_file(from: &Path, to: &Path, wait: &Wait<'_>) -> Result<(), TreeError> {
     let source = File::open(from).map_err(TreeError::io(from))?;
     let mut target = File::create(to).map_err(TreeError::io(to))?;
-    let mut total = 0;
-    let mut block = Vec::new();
     loop {
-        if !go_on() {
-            return Err(TreeError::Stopped);
-        }
-        let copied = match &mut hasher {
-            // The kernel copies, and on file systems that can, shares.
-            None => io::copy(&mut (&source).take(BLOCK), &mut target).map_err(TreeError::io(to))?,
-            Some(hasher) => {
-                block.clear();
-                (&source).take(BLOCK).read_to_end(&mut block).map_err(TreeError::io(from))?;
-                hasher.update(&block);
-                target.write_all(&block).map_err(TreeError::io(to))?;
-                block.len() as u64
-            }
-        };
-        total += copied;
-        if copied == 0 {
-            return Ok(total);
+        wait.tick().map_err(|_| TreeError::Stopped)?;
+        // The kernel copies, and on file systems that can, shares.
+        if io::copy(&mut (&source).take(BLOCK), &mut target).map_err(TreeError::io(to))? == 0 {
+            return Ok(());
         }
     }
 }
 
-fn hash(path: &Path, go_on: &dyn Fn() -> bool) -> Result<(u64, String), TreeError> {
-    let mut file = File::open(path).map_err(TreeError::io(path))?;
-    let sum = hash_reader(&mut file, go_on).map_err(TreeError::io(path))?.ok_or(TreeError::Stopped)?;
+/// Copies a file, and tells size and SHA-256 of what was copied.
+fn copy_and_hash(from: &Path, to: &Path, wait: &Wait<'_>) -> Result<(u64, Digest), TreeError> {
+    let source = File::open(from).map_err(TreeError::io(from))?;
+    let target = File::create(to).map_err(TreeError::io(to))?;
+    let mut copying = Copying { source, target, failed: None };
+    let sum = Digest::of_reader(Stoppable::new(&mut copying, || wait.tick().is_ok()));
+    match (copying.failed, sum) {
+        (Some(source), _) => Err(TreeError::io(to)(source)),
+        (None, Ok(sum)) => Ok(sum),
+        (None, Err(_)) if wait.tick().is_err() => Err(TreeError::Stopped),
+        (None, Err(source)) => Err(TreeError::io(from)(source)),
+    }
+}
+
+/// A file that is copied as it is read.
+struct Copying {
+    source: File,
+    target: File,
+    /// Why it could not be written.
+    failed: Option<io::Error>,
+}
+
+impl Read for Copying {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.source.read(buffer)?;
+        self.target.write_all(&buffer[..got]).map_err(|error| {
+            self.failed = Some(error);
+            io::Error::other("the copy could not be written")
+        })?;
+        Ok(got)
+    }
+}
+
+fn hash(path: &Path, go_on: &dyn Fn() -> bool) -> Result<(u64, Digest), TreeError> {
+    let file = File::open(path).map_err(TreeError::io(path))?;
+    let sum = hash_reader(file, go_on).map_err(TreeError::io(path))?.ok_or(TreeError::Stopped)?;
     sync_file(path).map_err(TreeError::io(path))?;
     Ok(sum)
 }
 
 /// Size and SHA-256 of everything that can be read; nothing if it was told to stop.
-pub(crate) fn hash_reader(from: &mut dyn Read, go_on: &dyn Fn() -> bool) -> io::Result<Option<(u64, String)>> {
-    let mut hasher = Sha256::new();
-    let mut block = vec![0; 256 << 10];
-    let mut bytes = 0;
-    loop {
-        if !go_on() {
-            return Ok(None);
-        }
-        match from.read(&mut block) {
-            Ok(0) => return Ok(Some((bytes, hex(&hasher.finalize())))),
-            Ok(got) => {
-                hasher.update(&block[..got]);
-                bytes += got as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
+pub(crate) fn hash_reader(from: impl Read, go_on: &dyn Fn() -> bool) -> io::Result<Option<(u64, Digest)>> {
+    match Digest::of_reader(Stoppable::new(from, go_on)) {
+        Err(error) if go_on() => Err(error),
+        sum => Ok(sum.ok()),
     }
 }
 
-/// Hexadecimal, as SHA-256 sums are written.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-/// What is there goes, directories that may not be written to included; what is not there is no error.
-pub(crate) fn remove(path: &Path) -> io::Result<()> {
-    let meta = match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        meta => meta?,
-    };
-    if !meta.is_dir() {
-        return fs::remove_file(path);
-    }
-    match fs::remove_dir_all(path) {
+/// A file goes; one that is not there is no error.
+pub(crate) fn unlink(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_up(path)?;
-            fs::remove_dir_all(path)
-        }
         other => other,
     }
-}
-
-fn open_up(dir: &Path) -> io::Result<()> {
-    set_mode(dir, 0o700)?;
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            open_up(&entry.path())?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(unix)]
@@ -343,7 +316,21 @@ mod tests {
 
     use super::*;
 
+    use std::time::Duration;
+
     const ON: &dyn Fn() -> bool = &|| true;
+
+    fn patience() -> Wait<'static> {
+        Wait::most(Duration::from_secs(3600))
+    }
+
+    fn short_of(root: &Path, entries: &[Entry]) -> Option<String> {
+        match looks_whole(&RealStorage, root, entries) {
+            Ok(()) => None,
+            Err(Flaw::Damaged(what)) => Some(what),
+            Err(Flaw::Unreadable { path, source }) => panic!("{path:?}: {source}"),
+        }
+    }
 
     fn tree() -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
@@ -360,13 +347,13 @@ mod tests {
     fn a_copy_has_everything_but_locks_and_logs() {
         let (dir, root) = tree();
         let copy_dir = dir.path().join("copy");
-        copy(&root, &copy_dir, ON).unwrap();
+        copy(&root, &copy_dir, &patience()).unwrap();
         let names: Vec<String> = walk(&copy_dir).unwrap().into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["guest", "guest/disk", "guest/empty", "x.vmx"]);
         assert_eq!(fs::read(copy_dir.join("guest/disk")).unwrap(), fs::read(root.join("guest/disk")).unwrap());
         // Again, over what is there: the old content is gone.
         fs::write(copy_dir.join("old"), "").unwrap();
-        copy(&root, &copy_dir, ON).unwrap();
+        copy(&root, &copy_dir, &patience()).unwrap();
         assert!(!copy_dir.join("old").exists());
     }
 
@@ -374,45 +361,42 @@ mod tests {
     fn what_was_measured_is_restored_and_what_was_damaged_is_not() {
         let (dir, root) = tree();
         let (saved, back) = (dir.path().join("saved"), dir.path().join("back"));
-        copy(&root, &saved, ON).unwrap();
+        copy(&root, &saved, &patience()).unwrap();
         let entries = measure(&saved, ON).unwrap();
-        restore(&saved, &entries, &back, ON).unwrap();
+        restore(&saved, &entries, &back, &patience()).unwrap();
         assert_eq!(measure(&back, ON).unwrap(), entries);
-        assert_eq!(looks_whole(&saved, &entries), Ok(()));
+        assert_eq!(short_of(&saved, &entries), None);
 
         let mut bytes = fs::read(saved.join("guest/disk")).unwrap();
         bytes[3] ^= 1;
         fs::write(saved.join("guest/disk"), &bytes).unwrap();
-        assert_eq!(looks_whole(&saved, &entries), Ok(()), "it looks whole");
-        let error = restore(&saved, &entries, &back, ON).unwrap_err().to_string();
+        assert_eq!(short_of(&saved, &entries), None, "it looks whole");
+        let error = restore(&saved, &entries, &back, &patience()).unwrap_err().to_string();
         assert!(error.contains("SHA-256 differs"), "{error}");
 
         fs::write(saved.join("guest/disk"), "short").unwrap();
-        assert!(looks_whole(&saved, &entries).unwrap_err().contains("has 5 of"));
+        assert!(short_of(&saved, &entries).unwrap().contains("has 5 of"));
     }
 
     #[test]
     fn whoever_is_told_to_stop_stops() {
         let (dir, root) = tree();
-        assert!(matches!(copy(&root, &dir.path().join("copy"), &|| false), Err(TreeError::Stopped)));
+        let copied = copy(&root, &dir.path().join("copy"), &Wait::most(Duration::ZERO));
+        assert!(matches!(copied, Err(TreeError::Stopped)));
         assert!(matches!(measure(&root, &|| false), Err(TreeError::Stopped)));
     }
 
     #[cfg(unix)]
     #[test]
-    fn modes_and_links_come_along_and_no_mode_keeps_a_tree_alive() {
+    fn modes_and_links_come_along() {
         let (dir, root) = tree();
         link(Path::new("nowhere"), &root.join("guest/link")).unwrap();
         set_mode(&root.join("guest/disk"), 0o400).unwrap();
         set_mode(&root.join("guest/empty"), 0o500).unwrap();
         let copied = dir.path().join("copy");
-        copy(&root, &copied, ON).unwrap();
+        copy(&root, &copied, &patience()).unwrap();
         assert_eq!(mode_of(&fs::metadata(copied.join("guest/disk")).unwrap()), 0o400);
         assert_eq!(mode_of(&fs::metadata(copied.join("guest/empty")).unwrap()), 0o500);
         assert_eq!(fs::read_link(copied.join("guest/link")).unwrap(), Path::new("nowhere"));
-        set_mode(&copied.join("guest"), 0o500).unwrap();
-        remove(&copied).unwrap();
-        assert!(!copied.exists());
-        remove(&copied).unwrap();
     }
 }

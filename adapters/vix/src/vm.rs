@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use vmtask_core::{Capabilities, Command, CommandId, FaultKind, Op, OpKind, Reply};
-use vmtask_driver::{EffectToken, EventSink, Fenced, Hypervisor, PortError};
+use vmtask_driver::{EffectToken, EventSink, Fenced, Hypervisor, PortError, RealStorage, Storage, kit};
 use vmtask_vix_abi::{Function, error_code};
 
 use crate::checkpoint::Store;
@@ -199,7 +199,7 @@ impl VixVm {
             Op::Unpause => self.unpause(&*self.live(command)?, token, wait).map(|()| Reply::Done),
             Op::BeginSnapshot(g) => self.begin_snapshot(&*self.live(command)?, g, wait).map(|()| Reply::Done),
             Op::CommitSnapshot(g) => self.commit_snapshot(&*self.live(command)?, g, token, wait),
-            Op::RemoveSnapshot(g) => self.remove_snapshot(g, token, wait).map(|()| Reply::Done),
+            Op::RemoveSnapshot(g) => self.remove_snapshot(g, wait).map(|()| Reply::Done),
             Op::CopyOut(ix) => self.copy_out(&*self.live(command)?, ix, token, wait),
             Op::PowerOff => self.switch_off(token, wait).map(|()| Reply::Done),
             Op::Unregister(keep) => self.unregister(keep, token, wait).map(|()| Reply::Done),
@@ -216,12 +216,22 @@ impl VixVm {
     }
 
     /// Whether a suspended VM is one that we hold by suspending it.
-    pub(crate) fn is_held(&self, state: crate::machine::PowerState) -> bool {
-        state.is_suspended() && self.note_held().exists()
+    pub(crate) fn is_held(&self, state: crate::machine::PowerState) -> Result<bool, PortError> {
+        Ok(state.is_suspended() && is_there(&self.note_held())?)
     }
 
     pub(crate) fn note_held(&self) -> std::path::PathBuf {
         self.paths.notes().join("held")
+    }
+}
+
+/// Whether there is something of this name, by a look that worked.
+pub(crate) fn is_there(path: &std::path::Path) -> Result<bool, PortError> {
+    match RealStorage.look(path) {
+        Ok(_) => Ok(true),
+        Err(error) => kit::prove_absent(&RealStorage, path, error)
+            .map(|()| false)
+            .map_err(during(format!("looking for {}", path.display()))),
     }
 }
 
@@ -281,7 +291,7 @@ impl Fencing for Fence<'_> {
         if let Some(vm) = self.machine.open_vm() {
             return Ok(Some(vm));
         }
-        if !self.machine.is_made() {
+        if !self.machine.is_made()? {
             return Ok(None);
         }
         match self.machine.vm(&Wait::until(part.end())) {
@@ -316,7 +326,11 @@ impl Fencing for Fence<'_> {
         }
         // A login that was good before may not be after whatever happened.
         work.logged_in = false;
-        if wish.running { state.is_running() } else { state.is_paused() || self.machine.is_held(state) }
+        if wish.running {
+            state.is_running()
+        } else {
+            state.is_paused() || self.machine.is_held(state).unwrap_or(false)
+        }
     }
 
     fn put_out(&self, vm: &Vm, part: Part) -> Result<(), PortError> {

@@ -139,7 +139,7 @@ impl System {
         };
         self.post_reply(at, kind, nth, command.id, result);
         if act == Some(Act::DuplicateReply) {
-            self.post_reply(at, kind, nth, command.id, result);
+            self.post_reply(at, kind, 0, command.id, result);
         }
         Ok(())
     }
@@ -155,7 +155,7 @@ impl System {
         let fails = |kind| Some(Err(Fault::new(kind)));
         match act {
             Some(Act::Fail(kind)) => {
-                if matches!(kind, FaultKind::Fatal | FaultKind::NotFound) {
+                if matches!(kind, FaultKind::Fatal | FaultKind::NotFound | FaultKind::Damaged | FaultKind::Rejected) {
                     self.spoil_what_it_starts_from(command.op);
                 }
                 if kind == FaultKind::NoSpace {
@@ -312,7 +312,7 @@ impl System {
             self.post_event(at, nth, boot, event);
         }
         if act == Some(Act::DuplicateEvent) {
-            self.post_event(at, nth, boot, event);
+            self.post_event(at, 0, boot, event);
         }
     }
 

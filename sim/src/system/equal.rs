@@ -2,13 +2,19 @@
 
 use vmtask_core::{Boot, Command, Phase, Record};
 
-use super::{Job, Late, SUSPENDED, System};
+use super::{Budget, Job, Late, SUSPENDED, System};
 use crate::act::Act;
 
 impl System {
     /// What makes this state different from another one, as 128 bits: names, counts and absolute times are left out.
     #[must_use]
     pub fn fingerprint(&self) -> u128 {
+        self.fingerprint_within(self.budget)
+    }
+
+    /// The same if so much may still go otherwise: for states that differ in nothing else.
+    #[must_use]
+    pub fn fingerprint_within(&self, budget: Budget) -> u128 {
         use std::hash::Hash;
         let mut hasher = crate::hash::Fingerprint::default();
         let h = &mut hasher;
@@ -28,7 +34,7 @@ impl System {
         } else {
             self.machine.canonical(now).hash(h);
         }
-        if self.budget.faults > 0 {
+        if budget.faults > 0 {
             // By how much a jump of the clock would move the timers.
             now.since(told).hash(h);
         }
@@ -37,7 +43,7 @@ impl System {
         world.boot = Boot { epoch: 0, seq: 0 };
         (world, here).hash(h);
         (self.disk.load().as_ref().map(relative), self.disk.previous.as_ref().map(relative)).hash(h);
-        (self.budget, self.start_due).hash(h);
+        (budget, self.start_due).hash(h);
         let after = |at: u64| at.saturating_sub(self.now);
         let too_late = |j: &Job| (j.act == Some(Act::LateReply)).then(|| after(j.too_late));
         self.worker.map(|j| (j.command.op, after(j.at), j.act, too_late(&j))).hash(h);

@@ -1,6 +1,6 @@
 //! Kills `vmtask`, QEMU, or both at random moments, many times over, and checks that nothing is ever lost.
 //!
-//! `cargo run --release -p vmtask-tests --bin chaos -- --trials 100`
+//! `cargo run --release -p vmtask-tests --bin chaos -- --trials 100`, with `--builds` under two QEMU builds in turn
 #![allow(clippy::print_stdout, reason = "its output is what it is for")]
 
 #[cfg(target_os = "linux")]
@@ -20,7 +20,7 @@ mod linux {
 
     use clap::Parser;
     use serde_json::json;
-    use vmtask_tests::chaos::{self, Tally};
+    use vmtask_tests::chaos::{self, Builds, Tally};
 
     /// Kill trials: SIGKILL of vmtask, of QEMU, of both at random moments; resumed until done; everything checked.
     #[derive(Debug, Parser)]
@@ -34,6 +34,9 @@ mod linux {
         /// Repeats only the one trial with this seed
         #[arg(long, conflicts_with_all = ["trials", "seed"])]
         trial: Option<u64>,
+        /// Switch at random between two QEMU builds from run to run
+        #[arg(long)]
+        builds: bool,
         /// Print one JSON object at the end
         #[arg(long)]
         json: bool,
@@ -51,9 +54,10 @@ mod linux {
         if !args.json {
             println!("seed {seed}, {} trials", seeds.len());
         }
+        let builds = if args.builds { Builds::Switched } else { Builds::One };
         let mut tally = Tally::default();
         for (number, &trial_seed) in seeds.iter().enumerate() {
-            let trial = chaos::trial(trial_seed);
+            let trial = chaos::trial(trial_seed, builds);
             if let Err(broken) = &trial {
                 println!("trial {} FAILED: repeat it with --trial {}", number + 1, broken.seed);
                 println!("  {}\n  kept in {}", broken.why, broken.dir.display());
@@ -74,6 +78,12 @@ mod linux {
         println!("\n{} trials held, {} did not", tally.held, tally.broken.len());
         println!("kills: {}", counts(tally.victims.iter().map(|(victim, count)| (format!("{victim:?}"), *count))));
         println!("hit while: {}", counts(tally.phases.iter().map(|(phase, count)| (phase.clone(), *count))));
+        if tally.refusals > 0 {
+            println!(
+                "runs under a build that may not load the checkpoints, which are all still there: {}",
+                tally.refusals
+            );
+        }
         println!("seconds, median (smallest-largest):");
         println!("  work done again after a kill      {:.2}", tally.lost);
         println!("  vmtask started to program resumed {:.2}", tally.resumes);
@@ -98,6 +108,7 @@ mod linux {
             "broken": broken,
             "kills": victims,
             "phases": tally.phases,
+            "refusals": tally.refusals,
             "lost_s": { "median": tally.lost.median(), "max": tally.lost.max() },
             "resume_s": { "median": tally.resumes.median(), "max": tally.resumes.max() },
             "checkpoint_s": { "median": tally.checkpoints.median(), "max": tally.checkpoints.max() },

@@ -64,7 +64,7 @@ impl Kind {
     }
 
     pub(crate) fn make(&self, place: &Place<'_>) -> Result<Arc<dyn Hypervisor>, Error> {
-        let spec = place.file.spec().clone().with(|task| task.limits.memory = Some(self.memory()));
+        let spec = place.file.spec().with(|task| task.limits.memory = Some(self.memory()));
         let spec = spec.map_err(|error| Error::Hypervisor(error.to_string()))?;
         let setup = Setup {
             on_life: Some(registered(&spec.name, place.dir.root())?),

@@ -15,6 +15,12 @@ pub(crate) fn create_private_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().mode(0o700).create(dir)
 }
 
+/// Lets the owner list a directory and remove what is in it.
+pub(crate) fn open_up(dir: &Path) -> io::Result<()> {
+    let mode = std::fs::symlink_metadata(dir)?.permissions().mode();
+    if mode & 0o700 == 0o700 { Ok(()) } else { std::fs::set_permissions(dir, PermissionsExt::from_mode(mode | 0o700)) }
+}
+
 /// The permission bits of a file if anyone but its owner may read or write it.
 pub(crate) fn open_to_others(metadata: &Metadata) -> Option<u32> {
     let mode = metadata.permissions().mode() & 0o7777;

@@ -7,7 +7,7 @@ use crate::rig::{Rig, cut, deadline, input, kind, real, shell, signal};
 use rstest::rstest;
 use rustix::process::Signal;
 use vmtask_core::{Base, Event, ExitStatus, FaultKind, FileIx, Generation, Op, Power, Program, Reply};
-use vmtask_driver::{Fenced, Hypervisor};
+use vmtask_driver::{Digest, Fenced, Hypervisor};
 
 /// Runs until a file called `go` appears.
 fn waiting() -> Rig {
@@ -234,9 +234,49 @@ fn a_damaged_checkpoint_is_not_restored_and_the_one_before_is(#[case] damage: fn
     damage(&mut bytes);
     std::fs::write(&file, bytes).unwrap();
     let error = rig.fails(Op::Provision(Base::Checkpoint(Generation(2))));
-    assert!(matches!(kind(&error), FaultKind::Fatal | FaultKind::NotFound), "{error}");
+    assert_eq!(kind(&error), FaultKind::Damaged, "{error}");
+    assert!(rig.dir.join("vm/checkpoints/2.json").exists() && file.exists(), "it is set aside");
     rig.provision(Base::Checkpoint(Generation(1)));
     go(&rig);
+}
+
+/// A manifest as if what is in the stream now had been written.
+fn vouch_for(rig: &Rig, generation: u32) {
+    let checkpoints = rig.dir.join("vm/checkpoints");
+    let (json, ram) = (checkpoints.join(format!("{generation}.json")), checkpoints.join(format!("{generation}.ram")));
+    let text = std::fs::read_to_string(&json).unwrap();
+    let mut manifest: serde_json::Value = serde_json::from_str(text.split_once('\n').unwrap().1).unwrap();
+    manifest["sha256"] = Digest::of_file(&ram).unwrap().1.to_string().into();
+    let manifest = manifest.to_string();
+    std::fs::write(json, format!("{}\n{manifest}\n", Digest::of(manifest.as_bytes()))).unwrap();
+}
+
+#[test]
+fn a_sound_stream_that_its_own_qemu_refuses_is_rejected_and_kept() {
+    if !real() {
+        return;
+    }
+    let rig = waiting();
+    rig.snapshot(1).unwrap();
+    rig.op(Op::PowerOff);
+    let file = rig.dir.join("vm/checkpoints/1.ram");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[..4].copy_from_slice(b"QEVN");
+    std::fs::write(&file, &bytes).unwrap();
+    vouch_for(&rig, 1);
+    for _ in 0..2 {
+        let error = rig.fails(Op::Provision(Base::Checkpoint(Generation(1))));
+        assert_eq!(kind(&error), FaultKind::Rejected, "{error}");
+        assert!(rig.found().snapshots.contains(Generation(1)));
+    }
+    bytes[..4].copy_from_slice(b"QEVM");
+    std::fs::write(&file, &bytes).unwrap();
+    vouch_for(&rig, 1);
+    rig.provision(Base::Checkpoint(Generation(1)));
+    rig.op(Op::CopyIn(FileIx(0)));
+    // The QEMUs that refused have ended, and that was told too.
+    let ended = rig.until(|event| matches!(event, Event::ProgramExited(_)));
+    assert_eq!(ended, Event::ProgramExited(ExitStatus::Code(0)));
 }
 
 #[test]

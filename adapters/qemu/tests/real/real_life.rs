@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::rig::{Rig, input, real, shell};
-use vmtask_core::{Base, Event, ExitStatus, FileIx, Generation, Keep, Op, Power, Program, TaskSpec};
+use vmtask_core::{Base, Event, ExitStatus, FileIx, Generation, Keep, Op, Power, Program, TaskDraft};
 use vmtask_qemu::Baseline;
 
 #[test]
@@ -44,7 +44,7 @@ fn a_program_runs_in_a_warm_clone() {
 /// Counts until a file appears: a number that is skipped or told twice shows in the output.
 const COUNTER: &str = "n=0; until [ -e go ]; do echo $n; n=$((n + 1)); usleep 10000; done; echo end $n";
 
-fn counter() -> TaskSpec {
+fn counter() -> TaskDraft {
     let mut spec = shell(COUNTER);
     spec.files_in.push(input("go", "go", false));
     spec

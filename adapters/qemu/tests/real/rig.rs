@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use vmtask_core::{
     Base, Boot, Command, CommandId, Event, ExitStatus, FaultKind, FileIn, FileIx, FileOut, Found, Generation, Instant,
-    Limits, Op, Policy, ProgramSpec, Reply, Span, TaskDraft, TaskSpec,
+    Limits, Op, Policy, ProgramSpec, Reply, Span, TaskDraft,
 };
 use vmtask_driver::wait::time_to_answer;
 use vmtask_driver::{EffectToken, EventSink, Fenced, Hypervisor, PortError};
@@ -77,7 +77,7 @@ pub(crate) fn cache() -> PathBuf {
 
 const NAME: &str = "x86_64-pc-linux-gnu";
 
-pub(crate) fn shell(script: &str) -> TaskSpec {
+pub(crate) fn shell(script: &str) -> TaskDraft {
     TaskDraft {
         name: "test".into(),
         platform: NAME.into(),
@@ -94,8 +94,6 @@ pub(crate) fn shell(script: &str) -> TaskSpec {
         checkpoint: None,
         limits: Limits::default(),
     }
-    .check()
-    .unwrap()
 }
 
 pub(crate) fn input(host: &str, guest: &str, executable: bool) -> FileIn {
@@ -117,22 +115,21 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
-    pub(crate) fn new(spec: TaskSpec) -> Self {
+    pub(crate) fn new(spec: TaskDraft) -> Self {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().join("task");
         Self::with(spec, &dir, Some(temp), |_| ())
     }
 
     pub(crate) fn with(
-        spec: TaskSpec,
+        spec: TaskDraft,
         dir: &Path,
         temp: Option<tempfile::TempDir>,
         change: impl FnOnce(&mut Setup),
     ) -> Self {
-        spec.check().unwrap();
         std::fs::create_dir_all(dir.join("in")).unwrap();
         let mut setup = Setup {
-            spec,
+            spec: spec.check().unwrap(),
             image: image(),
             qemu: qemu(),
             dir: dir.to_owned(),

@@ -95,6 +95,11 @@ impl Fake {
         self.lock().snapshots.push((name.to_owned(), power_state::POWERED_OFF));
     }
 
+    /// Somebody removes one.
+    pub(super) fn drop_snapshot(&self, name: &str) {
+        self.lock().snapshots.retain(|(found, _)| found != name);
+    }
+
     pub(super) fn snapshots(&self) -> Vec<String> {
         self.lock().snapshots.iter().map(|(name, _)| name.clone()).collect()
     }

@@ -14,7 +14,7 @@ use super::{Bench, in_a_while};
 /// What a fence is given where it is to run into the end of its shares.
 const FENCE: Duration = Duration::from_secs(4);
 
-const UP: [Op; 7] = [
+pub(super) const UP: [Op; 7] = [
     Op::Register,
     Op::Provision(Base::Baseline),
     Op::PowerOn,
@@ -80,33 +80,6 @@ fn a_product_that_cannot_be_reached_is_told_before_anything_is_touched() {
     let error = bench.vm.capabilities().unwrap_err();
     assert_eq!((error.fault.kind, error.fault.code), (FaultKind::Fatal, 22002));
     assert!(error.message.contains("vixwrapper-config.txt"), "{error}");
-}
-
-#[rstest]
-#[case(FaultKind::Fatal, 13009)]
-#[case(FaultKind::Fatal, 16006)]
-#[case(FaultKind::Fatal, 6004)]
-#[case(FaultKind::Fatal, 1)]
-#[case(FaultKind::NotFound, 13003)]
-#[case(FaultKind::Refused, 13010)]
-#[case(FaultKind::Refused, 5)]
-fn whether_a_checkpoint_is_to_blame_is_told_by_the_code(#[case] expected: FaultKind, #[case] code: u16) {
-    let mut bench = up();
-    bench.ops(&[Op::BeginSnapshot(Generation(1)), Op::CommitSnapshot(Generation(1)), Op::PowerOff]);
-    bench.fake.next(Function::VmRevertToSnapshot, Go::Fail(code));
-    let error = bench.run(Op::Provision(Base::Checkpoint(Generation(1)))).unwrap_err();
-    assert_eq!(error.fault.kind, expected, "{error}");
-}
-
-#[test]
-fn a_copied_checkpoint_that_does_not_come_to_life_is_to_blame() {
-    let mut bench = Bench::new(Product::Player);
-    bench.ops(&UP);
-    bench.ops(&[Op::BeginSnapshot(Generation(1)), Op::CommitSnapshot(Generation(1)), Op::PowerOff]);
-    bench.fake.set_power(power_state::SUSPENDED);
-    bench.ops(&[Op::Provision(Base::Checkpoint(Generation(1)))]);
-    bench.fake.next(Function::VmPowerOn, Go::Fail(3041));
-    assert_eq!(bench.run(Op::PowerOn).unwrap_err().fault.kind, FaultKind::Fatal);
 }
 
 #[test]

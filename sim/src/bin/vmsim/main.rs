@@ -33,7 +33,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::json;
 use vmtask_sim::grid::Grid;
-use vmtask_sim::{Breadth, Budget, Plan, Profile, Run, Seed};
+use vmtask_sim::{Breadth, Budget, Frontier, Plan, Profile, Run, Seed};
 
 const BANNER: &str = "simulated: no virtual machine was started and nothing real was computed";
 
@@ -92,10 +92,13 @@ enum Command {
         /// A command that hangs acts up to so many steps later, or never.
         #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u8).range(..=i64::from(Breadth::MAX_LATEST)))]
         latest: u8,
+        /// Store every state, as if each had to be gone on from: for comparison, the same is found.
+        #[arg(long)]
+        every_state: bool,
         /// Give up after so many states.
         #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
         max_states: usize,
-        /// Give up when so many MiB are used (a state that is known takes 48 bytes, one that waits 3 KiB).
+        /// Give up when so many MiB are used (a state that is known takes 52 bytes, one that waits 3 KiB).
         #[arg(long, value_name = "MIB", default_value_t = 4096)]
         memory: usize,
         /// Give up after so long.
@@ -125,6 +128,51 @@ enum Command {
         /// How many at once; as many as there are processors if left out.
         #[arg(long)]
         threads: Option<NonZeroUsize>,
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// States that nobody has gone on from, one after the other at random, in every way: the deep, never twice the same.
+    Frontier {
+        /// For so long.
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+        seconds: u64,
+        /// At most so many faults and requests in a run.
+        #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=64))]
+        deviations: u8,
+        /// Repeats a search, as far as one thread gets in its time.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Only this hypervisor; all of them if left out.
+        #[arg(long, value_enum)]
+        scenario: Option<Scenario>,
+        /// Use about so many MiB; what there is no room for is given up at random.
+        #[arg(long, value_name = "MIB", default_value_t = 1024)]
+        memory: usize,
+        /// How many look at once; as many as there are processors if left out.
+        #[arg(long)]
+        threads: Option<NonZeroUsize>,
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// How many of all states within a small budget a swarm and a frontier reach within so many steps.
+    Reach {
+        /// All states with at most so many faults.
+        #[arg(long, default_value_t = 1)]
+        faults: u8,
+        /// And so many requests.
+        #[arg(long, default_value_t = 1)]
+        requests: u8,
+        /// How many steps each makes, on one thread.
+        #[arg(long, default_value_t = 5_000_000)]
+        steps: u64,
+        /// Of this series.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// On which hypervisor.
+        #[arg(long, value_enum, default_value_t = Scenario::Qemu)]
+        scenario: Scenario,
         /// One JSON object.
         #[arg(long)]
         json: bool,
@@ -216,13 +264,25 @@ fn main() -> ExitCode {
             })
         }
         Command::Replay { plan, json } => read(&plan, Profile::default()).map(|plan| run(&plan, false, json)),
-        Command::Explore { faults, requests, scenario, latest, max_states, memory, seconds, threads, json } => {
+        Command::Explore {
+            faults,
+            requests,
+            scenario,
+            latest,
+            every_state,
+            max_states,
+            memory,
+            seconds,
+            threads,
+            json,
+        } => {
             let profiles = scenario.map_or_else(|| Profile::ALL.to_vec(), |s| vec![s.into()]);
             let budget = Budget::of(faults, requests);
             let search = searches::Search {
                 profiles,
                 budget,
                 breadth: Breadth { latest, ..Breadth::default() },
+                every_state,
                 max_states,
                 memory: memory.saturating_mul(1 << 20),
                 time: seconds.map(Duration::from_secs),
@@ -233,6 +293,20 @@ fn main() -> ExitCode {
         Command::Swarm { seconds, runs, seed, scenario, threads, json } => {
             let profiles = scenario.map_or_else(|| Profile::ALL.to_vec(), |s| vec![s.into()]);
             Ok(searches::swarm(&searches::Series { seconds, runs, seed, profiles, threads }, json))
+        }
+        Command::Frontier { seconds, deviations, seed, scenario, memory, threads, json } => {
+            let profiles = scenario.map_or_else(|| Profile::ALL.to_vec(), |s| vec![s.into()]);
+            let frontier = Frontier {
+                deviations,
+                memory: memory.saturating_mul(1 << 20),
+                time: Some(Duration::from_secs(seconds)),
+                workers: threads.unwrap_or_else(searches::processors),
+                ..Frontier::new(seed.unwrap_or_else(searches::seed_of_the_moment), &profiles)
+            };
+            Ok(searches::frontier(frontier, json))
+        }
+        Command::Reach { faults, requests, steps, seed, scenario, json } => {
+            searches::reach(scenario.into(), Budget::of(faults, requests), steps, seed, json)
         }
         Command::Coverage { runs, seed, svg, states, json } => {
             searches::coverage(runs, seed, svg.as_deref(), states.as_deref(), json)

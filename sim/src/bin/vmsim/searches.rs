@@ -13,7 +13,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 use vmtask_sim::{
-    Breadth, Budget, Cell, Coverage, Exploration, Explorer, Finding, GivenUp, Profile, Swarm, matrix_svg, states_svg,
+    Breadth, Budget, Cell, Coverage, Exploration, Explorer, Finding, Frontier, GivenUp, Profile, Reach, Swarm,
+    matrix_svg, states_svg,
 };
 
 use crate::BANNER;
@@ -23,6 +24,7 @@ pub(crate) struct Search {
     pub(crate) profiles: Vec<Profile>,
     pub(crate) budget: Budget,
     pub(crate) breadth: Breadth,
+    pub(crate) every_state: bool,
     pub(crate) max_states: usize,
     pub(crate) memory: usize,
     /// For all of it.
@@ -45,6 +47,7 @@ pub(crate) fn explore(search: &Search, json: bool) -> ExitCode {
         for &profile in &search.profiles {
             let explorer = Explorer {
                 breadth: search.breadth,
+                every_state: search.every_state,
                 max_states: search.max_states,
                 memory: search.memory,
                 time: search.time.map(|time| time.saturating_sub(started.elapsed())),
@@ -164,7 +167,7 @@ fn bar() -> ProgressBar {
     bar
 }
 
-fn processors() -> NonZeroUsize {
+pub(crate) fn processors() -> NonZeroUsize {
     thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
@@ -178,6 +181,7 @@ fn summary_of_exploration(explorer: &Explorer, found: &Exploration, seconds: f64
         "states": found.states,
         "transitions": found.transitions,
         "acts": explorer.budget.acts,
+        "longest_stride": found.longest_stride,
         "longest_way_home": found.longest_way_home,
         "completed": found.ends[0],
         "aborted": found.ends[1],
@@ -199,9 +203,10 @@ fn story_of_exploration(explorer: &Explorer, found: &Exploration, seconds: f64) 
     let together = if acts < faults + requests { format!(", {acts} together") } else { String::new() };
     let mut text = format!(
         "scenario {}: every run with at most {faults} faults and {requests} requests{together}, each at every moment\n  \
-         {} states, {} transitions, in {seconds:.1} s\n",
+         {} states stored, at most {} steps apart, {} transitions, in {seconds:.1} s\n",
         explorer.profile.name(),
         found.states,
+        found.longest_stride,
         found.transitions,
     );
     let count = found.findings.len();
@@ -226,6 +231,11 @@ fn story_of_findings(findings: &[Finding]) -> String {
     text
 }
 
+/// Another one each time.
+pub(crate) fn seed_of_the_moment() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64 % 1_000_000_007)
+}
+
 /// A series of random runs.
 pub(crate) struct Series {
     pub(crate) seconds: u64,
@@ -237,9 +247,7 @@ pub(crate) struct Series {
 
 pub(crate) fn swarm(series: &Series, json: bool) -> ExitCode {
     let interrupt = interrupt();
-    let seed = series.seed.unwrap_or_else(|| {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64 % 1_000_000_007)
-    });
+    let seed = series.seed.unwrap_or_else(seed_of_the_moment);
     let threads = series.threads.unwrap_or_else(processors).get();
     if !json {
         line!("{BANNER}\nseed {seed}, {threads} threads");
@@ -300,6 +308,98 @@ pub(crate) fn swarm(series: &Series, json: bool) -> ExitCode {
         return ExitCode::from(INTERRUPTED);
     }
     ExitCode::from(u8::from(!whole || !findings.is_empty()))
+}
+
+pub(crate) fn frontier(frontier: Frontier, json: bool) -> ExitCode {
+    let frontier = Frontier { interrupt: interrupt(), ..frontier };
+    if !json {
+        line!("{BANNER}\nseed {}, {} threads", frontier.seed, frontier.workers);
+    }
+    let started = Instant::now();
+    let bar = bar();
+    let found = frontier.search(|states| bar.set_message(format!("{states} states")));
+    bar.finish_and_clear();
+    let seconds = started.elapsed().as_secs_f64();
+    let interrupted = frontier.interrupt.load(Ordering::Relaxed);
+    let [met, impossible, missed] = found.coverage.counts();
+    if json {
+        line!(
+            "{}",
+            json!({
+                "simulated": true, "seed": frontier.seed, "threads": frontier.workers, "seconds": seconds,
+                "states": found.states, "by_deviations": found.by_deviations, "expanded": found.expanded,
+                "steps": found.steps, "given_up": found.given_up, "forgotten": found.forgotten,
+                "exhausted": found.exhausted,
+                "cells": { "met": met, "impossible": impossible, "missed": missed },
+                "interrupted": interrupted,
+                "violations": violations(&found.findings),
+            })
+        );
+    } else {
+        if interrupted {
+            line!("interrupted: this is what there was so far");
+        }
+        line!(
+            "{} states, {} steps, in {seconds:.1} s: {:.0} states a second; {} states were gone on from in every way",
+            found.states,
+            found.steps,
+            found.states as f64 / seconds,
+            found.expanded
+        );
+        line!("states by the number of deviations, from none: {:?}", found.by_deviations);
+        if found.given_up > 0 || found.forgotten > 0 {
+            line!("for want of room {} were never gone on from, and {} forgotten", found.given_up, found.forgotten);
+        }
+        if found.exhausted {
+            line!("nothing is left to go on from");
+        }
+        line!(
+            "{met} cells of the table met, {impossible} impossible, {missed} missed\n{} violations",
+            found.findings.len()
+        );
+        text!("{}", story_of_findings(&found.findings));
+        line!("{BANNER}");
+    }
+    if interrupted {
+        return ExitCode::from(INTERRUPTED);
+    }
+    ExitCode::from(u8::from(!found.findings.is_empty()))
+}
+
+pub(crate) fn reach(profile: Profile, budget: Budget, steps: u64, seed: u64, json: bool) -> Result<ExitCode, String> {
+    let reach = Reach::measure(profile, budget, steps, seed)
+        .map_err(|why| format!("the states within the budget were not all visited, because {why}"))?;
+    let share = |n: usize| n as f64 / reach.shallow as f64;
+    if json {
+        let searches = reach.reached.iter().map(|r| {
+            json!({
+                "search": r.search, "steps": r.steps, "states": r.states, "shallow": r.shallow,
+                "share": share(r.shallow), "seconds": r.seconds,
+            })
+        });
+        let searches: Vec<_> = searches.collect();
+        line!("{}", json!({ "simulated": true, "seed": seed, "shallow": reach.shallow, "searches": searches }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Budget { faults, requests, .. } = budget;
+    line!(
+        "{BANNER}\nscenario {}, at most {faults} faults and {requests} requests: {} states",
+        profile.name(),
+        reach.shallow
+    );
+    for r in &reach.reached {
+        line!(
+            "{}: {} steps in {:.1} s to {} different states, {:.0} a second; of those within the budget {:.1} %",
+            r.search,
+            r.steps,
+            r.seconds,
+            r.states,
+            r.states as f64 / r.seconds,
+            100.0 * share(r.shallow)
+        );
+    }
+    line!("{BANNER}");
+    Ok(ExitCode::SUCCESS)
 }
 
 pub(crate) fn coverage(
