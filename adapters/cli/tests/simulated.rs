@@ -407,6 +407,7 @@ fn a_checkpoint_that_cannot_be_read_is_kept_and_both_ways_out_are_told_and_lead_
     let run = den.run(SHORT);
     assert_eq!(run.code, Some(220), "{}", run.stderr);
     let summary = run.last()["summary"].as_str().unwrap();
+    assert!(fs::read_to_string(den.path("t.vmtask/log")).unwrap().contains(summary), "the log tells how it ended");
     assert!(summary.contains("mend the cause") && summary.contains("`vmtask run --start-over`"), "{summary}");
     assert_eq!(run.last()["dropped"].as_array().map(Vec::len), Some(0));
 

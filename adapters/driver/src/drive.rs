@@ -429,7 +429,7 @@ impl Driver {
         });
         self.writer.close(journal_error.is_none());
         self.crew.dismiss();
-        Ended {
+        let ended = Ended {
             outcome,
             leftover: self.task.leftover(),
             record: self.task.record(),
@@ -440,7 +440,9 @@ impl Driver {
             notices: self.notices,
             substitutes: self.substitutes,
             counters,
-        }
+        };
+        tracing::info!(summary = ended.summary(), "ended");
+        ended
     }
 }
 
