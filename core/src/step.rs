@@ -189,6 +189,8 @@ impl Machine {
             (_, Intent::Quit) => {}
             _ => {
                 self.record.intent = Intent::Quit;
+                // Copying may take longer than there is time: the program's end is saved first, however little it took.
+                self.life.end_due |= self.may_save_end(plan);
                 self.changed();
             }
         }
@@ -198,6 +200,12 @@ impl Machine {
             self.budget_spent(plan);
         }
         Ok(Applied)
+    }
+
+    /// Whether outputs are being collected of a program whose end is in no checkpoint, and could be.
+    fn may_save_end(&self, plan: &Plan) -> bool {
+        let saving = self.life.end_saved || self.life.snapshot.is_some_and(|snapshot| snapshot.of_the_end);
+        matches!(self.stage, Stage::Exited(_)) && plan.takes_checkpoints() && !saving
     }
 
     fn request_abort(&mut self, plan: &Plan) -> Result<Accepted, Denied> {

@@ -505,7 +505,7 @@ pub fn successors(phase: PhaseKind) -> &'static [PhaseKind] {
             K::Fencing,
         ],
         K::Pruning => &[K::Running, K::BeginningSnapshot, K::Pausing, K::CopyingOut, K::PoweringOff, K::Fencing],
-        K::CopyingOut => &[K::Pausing, K::PoweringOff, K::Fencing],
+        K::CopyingOut => &[K::BeginningSnapshot, K::Pausing, K::PoweringOff, K::Fencing],
         // To its end at once if the journal is lost.
         K::PoweringOff => &[K::Probing, K::Unregistering, K::Fencing, K::Ended],
         K::Unregistering => &[K::Ended, K::Fencing],

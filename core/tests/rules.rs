@@ -391,11 +391,18 @@ fn a_crash_before_the_program_is_launched_again_loses_nothing() {
 }
 
 #[test]
-fn a_quit_after_the_programs_end_collects_its_results() {
-    let mut hand = Hand::running();
-    let _ = hand.event(EXIT_0);
-    hand.request(Request::Quit { budget_ms: 60_000 }).unwrap();
-    assert_eq!(hand.until_ended(), DONE);
+fn a_quit_after_the_programs_end_saves_it_and_collects_its_results_if_that_fails() {
+    for fails in [false, true] {
+        let mut hand = Hand::running();
+        let _ = hand.event(EXIT_0);
+        hand.request(Request::Quit { budget_ms: 60_000 }).unwrap();
+        hand.until_flying(OpKind::CommitSnapshot);
+        if fails {
+            let _ = hand.fail(FaultKind::NoSpace);
+        }
+        let saved = Outcome::Stopped { checkpoint: Some(Generation(1)) };
+        assert_eq!(hand.until_ended(), if fails { DONE } else { saved });
+    }
 }
 
 #[test]

@@ -58,6 +58,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_enum, default_value_t = HypervisorChoice::Auto)]
     pub(crate) hypervisor: HypervisorChoice,
 
+    /// Begin a task anew that is not finished: its checkpoints are given up, its results stay until new ones replace them
+    #[arg(long)]
+    pub(crate) start_over: bool,
+
     /// Install what is missing first, and build the platform
     #[arg(long)]
     pub(crate) setup: bool,

@@ -39,6 +39,16 @@ pub(crate) enum Error {
          {free} are free; make room, or name a directory on another disk with --dir", dir.display()
     )]
     Space { dir: PathBuf, needed: bytesize::ByteSize, free: bytesize::ByteSize },
+    #[error(
+        "the task in {} is finished, and --start-over is for tasks that are not; remove the directory to run it anew, or \
+         name another with --dir", .0.display()
+    )]
+    Finished(PathBuf),
+    #[error(
+        "the virtual machine of the task in {} may still run: {keeper} has it; run the task without --start-over and stop \
+         it with Ctrl-C (SIGINT), then begin it anew", dir.display()
+    )]
+    MayRun { dir: PathBuf, keeper: String },
     #[error("cannot {what} {}: {source}", path.display())]
     Io { what: &'static str, path: PathBuf, source: io::Error },
     #[error("cannot {what}: {source}")]
@@ -72,11 +82,13 @@ impl Error {
             | Self::Secret(_)
             | Self::Result(ResultError::Output { .. } | ResultError::Io { .. } | ResultError::Malformed { .. })
             | Self::Space { .. }
+            | Self::MayRun { .. }
             | Self::Io { .. }
             | Self::System { .. }
             | Self::Platform(PlatformError::Io { .. } | PlatformError::NoDataDir) => Exit::Host,
             Self::Result(ResultError::Lost { .. })
             | Self::TaskDir(_)
+            | Self::Finished(_)
             | Self::Journal(_)
             | Self::Drive(DriveError::Restore(_)) => Exit::TaskDir,
             Self::Drive(DriveError::Hypervisor { .. }) | Self::Hypervisor(_) => Exit::Hypervisor,

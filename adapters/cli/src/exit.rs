@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use vmtask_core::ExitStatus;
+use vmtask_core::{Base, Cause, ExitStatus, FaultKind, Op, Outcome};
 
 /// Why `vmtask` itself ends with something else than 0. The numbers are a promise: scripts rely on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl Exit {
             Self::Usage => "the command line makes no sense",
             Self::TaskFile => "the task file or one of its input files cannot be used",
             Self::Platform => "the platform is missing, or its files are not what its definition says",
-            Self::Hypervisor => "the hypervisor is missing, too old, or does not start",
+            Self::Hypervisor => "the hypervisor is missing, too old, does not start, or did not make the checkpoint",
             Self::Unsuitable => "the hypervisor cannot do what the task asks for",
             Self::TaskDir => "the task's directory cannot be used: torn, foreign or newer journal, another task",
             Self::Locked => "another vmtask is running this task",
@@ -69,6 +69,28 @@ impl Exit {
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit.code())
+    }
+}
+
+/// How a run ended as an exit code.
+pub(crate) fn of_outcome(outcome: Outcome) -> u8 {
+    let ours = match outcome {
+        Outcome::Completed { exit } => return of_program(exit),
+        Outcome::Stopped { .. } => Exit::Stopped,
+        Outcome::Aborted => Exit::Aborted,
+        Outcome::Failed { cause } => of_cause(cause),
+    };
+    ours.code()
+}
+
+/// A checkpoint that cannot be loaded here and a journal that cannot be kept are this computer's doing, not the task's.
+fn of_cause(cause: Cause) -> Exit {
+    match cause {
+        Cause::Op { op: Op::Provision(Base::Checkpoint(_)), fault } if fault.kind == FaultKind::Incompatible => {
+            Exit::Hypervisor
+        }
+        Cause::Op { op: Op::Provision(Base::Checkpoint(_)), .. } | Cause::Journal => Exit::Host,
+        _ => Exit::Failed,
     }
 }
 
@@ -98,8 +120,29 @@ pub(crate) fn table() -> String {
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
+    use vmtask_core::{Fault, Generation, Loss};
 
     use super::*;
+
+    const fn failed(op: Op, kind: FaultKind) -> Cause {
+        Cause::Op { op, fault: Fault::new(kind) }
+    }
+
+    const RESTORE: Op = Op::Provision(Base::Checkpoint(Generation(3)));
+
+    #[rstest]
+    #[case::another_build(failed(RESTORE, FaultKind::Incompatible), 213)]
+    #[case::no_permission(failed(RESTORE, FaultKind::Refused), 220)]
+    #[case::no_space(failed(RESTORE, FaultKind::NoSpace), 220)]
+    #[case::template_missing(failed(RESTORE, FaultKind::Fatal), 220)]
+    #[case::a_dead_journal(Cause::Journal, 220)]
+    #[case::from_the_baseline(failed(Op::Provision(Base::Baseline), FaultKind::Incompatible), 218)]
+    #[case::another_step(failed(Op::PowerOn, FaultKind::Refused), 218)]
+    #[case::run_limit(Cause::RunLimit, 218)]
+    #[case::lost_again_and_again(Cause::Guest { loss: Loss::Stopped }, 218)]
+    fn a_failure_says_whose_doing_it_is(#[case] cause: Cause, #[case] code: u8) {
+        assert_eq!(of_outcome(Outcome::Failed { cause }), code);
+    }
 
     #[rstest]
     #[case::success(ExitStatus::Code(0), 0)]

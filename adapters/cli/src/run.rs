@@ -2,11 +2,12 @@
 
 use std::fs;
 
+use vmtask_core::Outcome;
 use vmtask_driver::{News, TaskResult};
 
 use crate::args::RunArgs;
 use crate::error::Error;
-use crate::exit::{self, Exit};
+use crate::exit;
 use crate::session::{Session, Wanted};
 use crate::setup;
 use crate::show::{self, Begin, Show};
@@ -33,12 +34,20 @@ fn carry_out(args: &RunArgs) -> Result<u8, Error> {
     };
     let mut session = Session::open(&wanted)?;
     let mut show = Show::new(args.json, session.kind.simulated());
+    if session.dir.has_started_over() {
+        show.note(
+            "an earlier run with --start-over was cut short; what it gave up is gone now, and the task begins anew",
+        );
+    }
     if let Some(notice) = session.journal_notice() {
         show.note(notice);
     }
-    if let Some(result) = session.finished()? {
+    if args.start_over {
+        session.start_over(|given_up| show.start_over(given_up))?;
+    }
+    if let Some((outcome, result)) = session.finished()? {
         show.note("this task is finished already; remove its directory to run it anew");
-        return Ok(end(&session, &show, &result));
+        return Ok(end(&session, &show, outcome, &result));
     }
     let driver = session.driver(|hypervisor| hypervisor)?;
     begin(&session, &show);
@@ -50,7 +59,7 @@ fn carry_out(args: &RunArgs) -> Result<u8, Error> {
     show.finish();
     let ended = ended?;
     let result = session.conclude(&ended)?;
-    Ok(end(&session, &show, &result))
+    Ok(end(&session, &show, ended.outcome, &result))
 }
 
 fn begin(session: &Session, show: &Show) {
@@ -67,18 +76,17 @@ fn begin(session: &Session, show: &Show) {
 }
 
 /// Shows the end; the exit code.
-fn end(session: &Session, show: &Show, result: &TaskResult) -> u8 {
-    let (code, happy) = match (result.outcome.as_str(), result.exit) {
-        ("completed", Some(exit)) => (exit::of_program(exit), exit.is_success()),
-        ("stopped", _) => (Exit::Stopped.code(), true),
-        ("aborted", _) => (Exit::Aborted.code(), true),
-        _ => (Exit::Failed.code(), false),
+fn end(session: &Session, show: &Show, outcome: Outcome, result: &TaskResult) -> u8 {
+    let sad = match outcome {
+        Outcome::Completed { exit } => !exit.is_success(),
+        Outcome::Failed { .. } => result.exit.is_some(),
+        Outcome::Stopped { .. } | Outcome::Aborted => false,
     };
-    if !happy && result.exit.is_some() {
+    if sad {
         show.last_words(&last_words(session));
     }
     show.end(result, &session.dir.results(), &session.dir.log());
-    code
+    exit::of_outcome(outcome)
 }
 
 /// What the program wrote last on its standard error: it usually tells why it did not do what it should.

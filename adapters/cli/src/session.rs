@@ -14,8 +14,8 @@ use std::time::SystemTime;
 
 use vmtask_core::{Outcome, TaskSpec};
 use vmtask_driver::{
-    Binding, Circumstances, Counters, Driver, Ended, HostId, JournalError, JournalFile, Loaded, RealStorage, Setup,
-    TaskDir, TaskFile, TaskResult,
+    Binding, Circumstances, Driver, Ended, HostId, JournalError, JournalFile, Loaded, Presence, RealStorage, Reap,
+    Registry, RegistryError, Setup, TaskDir, TaskFile, TaskResult,
 };
 
 use crate::args::HypervisorChoice;
@@ -23,7 +23,7 @@ use crate::args::vix::VixArgs;
 use crate::error::Error;
 use crate::hypervisor::{Kind, Place};
 use crate::log;
-use crate::show::Resumes;
+use crate::show::{GivenUp, Resumes};
 use crate::space;
 
 /// What to run and where.
@@ -96,36 +96,60 @@ impl Session {
         }
     }
 
-    /// The result of a task that is over for good. A manager may have been killed after its last record and before the
-    /// result was written: then it is written now.
+    /// Gives up what was done of a task that is not finished, so that it begins anew; `tell` is called before anything
+    /// is given up. Nothing is done with a task that was not begun.
+    ///
+    /// # Errors
+    /// If the task is finished or its virtual machine may still run: nothing is given up then. If something could not be
+    /// removed: the next run goes on with that.
+    pub(crate) fn start_over(&mut self, tell: impl FnOnce(GivenUp)) -> Result<(), Error> {
+        let Some(record) = self.loaded.as_ref().map(|loaded| loaded.record) else { return Ok(()) };
+        if matches!(record.ending, Some(Outcome::Completed { .. } | Outcome::Aborted)) {
+            return Err(Error::Finished(self.dir.root().to_owned()));
+        }
+        self.check_vm_is_off()?;
+        tell(GivenUp { checkpoints: record.generations, program_ms: record.elapsed_ms });
+        // What is open of the journal speaks of the old one.
+        self.journal = None;
+        self.dir.start_over(&RealStorage)?;
+        let (journal, loaded) = JournalFile::open(Arc::new(RealStorage), self.dir.root(), self.dir.id().clone())?;
+        (self.journal, self.loaded) = (Some(journal), loaded);
+        Ok(())
+    }
+
+    /// An orphan is ended, as every run ends those that it finds.
+    fn check_vm_is_off(&self) -> Result<(), Error> {
+        let registry = Registry::open(&vmtask_platform::data_dir()?)?;
+        registry.reap(Reap::Orphans)?;
+        let dir = self.dir.root().canonicalize().map_err(Error::io("find", self.dir.root()))?;
+        let listed = registry.list()?.vms.into_iter().find(|listed| listed.entry.dir == dir);
+        let Some(entry) = listed.filter(|listed| listed.vm != Presence::Gone).map(|listed| listed.entry) else {
+            return Ok(());
+        };
+        Err(match entry.vm {
+            Some(process) => RegistryError::StillRuns { dir, pid: process.pid }.into(),
+            None => Error::MayRun { dir, keeper: entry.keeper.unwrap_or(entry.hypervisor) },
+        })
+    }
+
+    /// How a task that is over for good has ended, and its result. A manager may have been killed after its last record and
+    /// before the result was written: then it is written now.
     ///
     /// # Errors
     /// If the outputs cannot be read, or are no longer what they were.
-    pub(crate) fn finished(&self) -> Result<Option<TaskResult>, Error> {
+    pub(crate) fn finished(&self) -> Result<Option<(Outcome, TaskResult)>, Error> {
         let Some(record) = self.loaded.as_ref().map(|loaded| loaded.record) else { return Ok(None) };
         let outcome = match record.ending {
             Some(outcome @ (Outcome::Completed { .. } | Outcome::Aborted)) if record.ended => outcome,
             _ => return Ok(None),
         };
-        if let Ok(result) = TaskResult::read(&self.dir.results()) {
-            return self.intact(result).map(Some);
-        }
-        let ended = Ended {
-            outcome,
-            leftover: record.leftover,
-            record,
-            journal_error: None,
-            errors: Vec::new(),
-            notices: Vec::new(),
-            substitutes: Vec::new(),
-            counters: Counters::default(),
+        let result = match TaskResult::read(&self.dir.results()) {
+            Ok(result) if result.is_of(outcome) => result,
+            // There is none, or it is that of an earlier run.
+            _ => self.conclude(&Ended::of_record(outcome, record))?,
         };
-        self.intact(self.conclude(&ended)?).map(Some)
-    }
-
-    fn intact(&self, result: TaskResult) -> Result<TaskResult, Error> {
         result.check_outputs(self.spec(), &self.dir.results())?;
-        Ok(result)
+        Ok(Some((outcome, result)))
     }
 
     /// The driver of this task. `wrap` may put something around the hypervisor.

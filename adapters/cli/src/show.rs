@@ -1,12 +1,13 @@
 //! What a run looks like: a progress bar on a terminal, plain lines where nobody watches, one JSON object a line for
 //! programs.
 
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
-use vmtask_core::{Generation, Op, Phase, Report, Substitute};
+use vmtask_core::{Generation, Generations, Op, Phase, Report, Substitute};
 use vmtask_driver::{News, TaskResult};
 
 use crate::out;
@@ -50,6 +51,28 @@ pub(crate) enum Resumes {
     FromCheckpoint(Generation),
 }
 
+/// What a task that is begun anew gives up.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct GivenUp {
+    /// Newest first.
+    pub(crate) checkpoints: Generations,
+    /// For how long the program has run, lost runs included.
+    pub(crate) program_ms: u64,
+}
+
+impl fmt::Display for GivenUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let numbers: Vec<_> = self.checkpoints.iter().map(|generation| generation.to_string()).collect();
+        match numbers.as_slice() {
+            [] => f.write_str("the task begins anew: it has no checkpoint, and gives up")?,
+            [one] => write!(f, "the task begins anew: it gives up checkpoint {one} and")?,
+            several => write!(f, "the task begins anew: it gives up the checkpoints {} and", several.join(", "))?,
+        }
+        let time = humantime::format_duration(Duration::from_millis(self.program_ms));
+        write!(f, " {time} of the program's time; results that are there stay until new ones replace them")
+    }
+}
+
 /// One line of `--json`.
 #[derive(Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -60,6 +83,11 @@ enum Line<'a> {
     },
     Note {
         text: &'a str,
+    },
+    StartOver {
+        #[serde(flatten)]
+        given_up: GivenUp,
+        text: String,
     },
     Substitute {
         substitute: Substitute,
@@ -123,6 +151,15 @@ impl Show {
     pub(crate) fn note(&self, text: &str) {
         match self.how {
             How::Json => out::json(&Line::Note { text }),
+            _ => self.say(&format!("vmtask: {text}")),
+        }
+    }
+
+    /// Said before anything is given up.
+    pub(crate) fn start_over(&self, given_up: GivenUp) {
+        let text = given_up.to_string();
+        match self.how {
+            How::Json => out::json(&Line::StartOver { given_up, text }),
             _ => self.say(&format!("vmtask: {text}")),
         }
     }
@@ -213,7 +250,7 @@ impl Show {
         if !files.is_empty() {
             self.say(&format!("vmtask: results in {}: {}", results.display(), files.join(", ")));
         }
-        if !matches!(result.outcome.as_str(), "completed" | "stopped") {
+        if matches!(result.outcome.as_str(), "aborted" | "failed") {
             self.say(&format!("vmtask: what happened is in {}", log.display()));
         }
         self.say_simulated();

@@ -43,9 +43,7 @@ impl Den {
     }
 
     fn start(&self, seconds: &str) -> Running {
-        let mut child = self.command(seconds).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap());
-        Running { child, lines, heard: Vec::new() }
+        Running::of(&mut self.command(seconds))
     }
 
     fn result(&self) -> Value {
@@ -87,6 +85,12 @@ struct Running {
 }
 
 impl Running {
+    fn of(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Self { child, lines, heard: Vec::new() }
+    }
+
     /// Reads until a line is like that.
     fn hear(&mut self, like: impl Fn(&Value) -> bool) -> Value {
         loop {
@@ -309,4 +313,140 @@ fn somebody_elses_directory_is_left_alone() {
     let run = den.run(SHORT);
     assert_eq!(run.code, Some(215), "{}", run.stderr);
     assert_eq!(fs::read_dir(den.path("t.vmtask")).unwrap().count(), 1);
+}
+
+impl Den {
+    /// Works on the task until it has a checkpoint and is killed; its number.
+    fn begin(&self) -> u64 {
+        let mut running = self.start(LONG);
+        let checkpoint = running.hear_checkpoint();
+        running.kill();
+        checkpoint
+    }
+
+    fn start_over(&self) -> Run {
+        Run::of(&self.command(SHORT).arg("--start-over").output().unwrap())
+    }
+
+    fn checkpoints(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.path("t.vmtask/vm")).into_iter().flatten();
+        let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+        paths
+    }
+}
+
+#[test]
+fn starting_over_says_first_what_it_gives_up_and_results_stay_until_new_ones_replace_them() {
+    let den = Den::new();
+    let checkpoint = den.begin();
+    fs::write(den.path("t.vmtask/results/stdout.txt"), "an earlier run's").unwrap();
+    fs::write(den.path("t.vmtask/results/notes.txt"), "of the user's").unwrap();
+    let mut running = Running::of(den.command(LONG).arg("--start-over"));
+    let begins = running.hear(|line| line["kind"] == "begin");
+    let given_up = &running.heard[0];
+    assert_eq!((&given_up["kind"], &begins["resumes"]), (&"start_over".into(), &"fresh".into()), "{:?}", running.heard);
+    assert!(given_up["checkpoints"].as_array().unwrap().iter().any(|given| given.as_u64() >= Some(checkpoint)));
+    assert!(given_up["program_ms"].is_u64() && given_up["text"].as_str().unwrap().contains("gives up"), "{given_up}");
+    assert_eq!(running.hear_checkpoint(), 1, "nothing is left of the old ones");
+    let read = |name: &str| fs::read_to_string(den.path("t.vmtask/results").join(name)).unwrap();
+    assert_eq!(read("stdout.txt"), "an earlier run's");
+    running.kill();
+
+    let run = den.run(SHORT);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(read("stdout.txt").contains("simulated") && read("notes.txt") == "of the user's");
+}
+
+#[test]
+fn a_task_that_was_never_begun_or_is_finished_is_not_started_over() {
+    let den = Den::new();
+    let run = den.start_over();
+    assert_eq!((run.code, &run.said[0]["kind"]), (Some(0), &"begin".into()), "there is nothing to give up");
+    let before = fs::read(den.path("t.vmtask/results/result.json")).unwrap();
+    let run = den.start_over();
+    assert_eq!((run.code, &run.last()["exit"]), (Some(215), &215.into()));
+    assert!(run.stderr.contains("is finished") && run.stderr.contains("remove the directory"), "{}", run.stderr);
+    assert_eq!(fs::read(den.path("t.vmtask/results/result.json")).unwrap(), before);
+}
+
+#[test]
+fn a_task_that_another_manager_runs_is_not_started_over() {
+    let den = Den::new();
+    let mut running = den.start(LONG);
+    let checkpoint = running.hear_checkpoint();
+    let run = den.start_over();
+    assert_eq!(run.code, Some(216), "{}", run.stderr);
+    assert!(running.hear_checkpoint() > checkpoint);
+    running.kill();
+    assert!(!den.checkpoints().is_empty());
+}
+
+#[test]
+fn a_start_over_that_was_cut_short_is_gone_on_with_by_the_next_run() {
+    let den = Den::new();
+    den.begin();
+    fs::write(den.path("t.vmtask/starting-over"), "").unwrap();
+    fs::remove_file(den.path("t.vmtask/journal")).unwrap();
+    let run = den.run(SHORT);
+    assert_eq!((run.code, &run.begins()["resumes"]), (Some(0), &"fresh".into()), "{}", run.stderr);
+    assert!(run.said[0]["text"].as_str().unwrap().contains("cut short"), "{:?}", run.said[0]);
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_read_is_kept_and_both_ways_out_are_told_and_lead_out() {
+    let den = Den::new();
+    den.begin();
+    // Not even the superuser can read it as a file.
+    let away = |path: &PathBuf| path.with_extension("away");
+    let checkpoints = den.checkpoints();
+    for path in &checkpoints {
+        fs::rename(path, away(path)).unwrap();
+        fs::create_dir(path).unwrap();
+    }
+    let run = den.run(SHORT);
+    assert_eq!(run.code, Some(220), "{}", run.stderr);
+    let summary = run.last()["summary"].as_str().unwrap();
+    assert!(fs::read_to_string(den.path("t.vmtask/log")).unwrap().contains(summary), "the log tells how it ended");
+    assert!(summary.contains("mend the cause") && summary.contains("`vmtask run --start-over`"), "{summary}");
+    assert_eq!(run.last()["dropped"].as_array().map(Vec::len), Some(0));
+
+    for path in &checkpoints {
+        fs::remove_dir(path).unwrap();
+        fs::rename(away(path), path).unwrap();
+    }
+    let mended = den.run(SHORT);
+    assert!(mended.begins()["resumes"]["from_checkpoint"].is_u64() && mended.code == Some(0), "{}", mended.stderr);
+}
+
+#[test]
+fn a_checkpoint_that_is_gone_is_told_and_is_in_the_result() {
+    let den = Den::new();
+    let mut running = den.start(LONG);
+    running.hear_checkpoint();
+    running.hear_checkpoint();
+    running.kill();
+    let all = den.checkpoints().len();
+    for path in den.checkpoints() {
+        fs::remove_file(path).unwrap();
+    }
+    let run = den.run(SHORT);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let told = run.said.iter().filter(|line| line["report"]["notice"]["checkpoint_dropped"].is_object()).count();
+    let dropped = run.last()["dropped"].as_array().unwrap();
+    assert!(told == dropped.len() && told >= 1 && told <= all + 1, "{told} told, {dropped:?}, {all} were there");
+    assert!(dropped.iter().all(|dropped| dropped["why"] == "missing" && dropped["generation"].is_u64()));
+    let history = &run.last()["history"];
+    assert_eq!((&history["restarts"], &history["losses"]), (&1.into(), &1.into()), "{history}");
+}
+
+#[test]
+fn an_earlier_runs_result_is_not_taken_for_the_end() {
+    let den = Den::new();
+    assert_eq!(den.run(SHORT).code, Some(0));
+    let mut result = den.result();
+    result["outcome"] = "stopped".into();
+    fs::write(den.path("t.vmtask/results/result.json"), result.to_string()).unwrap();
+    let run = den.run(SHORT);
+    assert_eq!((run.code, &run.last()["outcome"]), (Some(0), &"completed".into()), "it was killed before it wrote one");
 }

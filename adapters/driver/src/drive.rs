@@ -17,13 +17,13 @@ use std::time::Duration;
 
 use thiserror::Error;
 use vmtask_core::{
-    Command, Denied, Fault, FaultKind, Input, Instant, JournalSeq, Notice, Outcome, Output, Plan, PlanError, Policy,
-    Record, Report, Request, RestoreError, Span, Substitute, Task, TaskSpec,
+    Command, Denied, Fault, FaultKind, FileIx, Input, Instant, JournalSeq, Notice, Op, Outcome, Output, Plan,
+    PlanError, Policy, Record, Reply, Report, Request, RestoreError, Span, Substitute, Task, TaskSpec,
 };
 
 use crate::clock::{Busy, Clock, Inbox, Letter, Message, RealClock, Waker};
 use crate::crew::Crew;
-use crate::ended::{Counters, Ended, OpError};
+use crate::ended::{Counters, Dropped, Ended, Missing, OpError};
 use crate::handle::Handle;
 use crate::journal::{JournalError, RecordStore};
 use crate::port::{EventSink, Fenced, Hypervisor, PortError};
@@ -192,6 +192,8 @@ impl<'a> Setup<'a> {
             issued: None,
             substitutes,
             errors: Vec::new(),
+            missing: Vec::new(),
+            dropped: Vec::new(),
             notices: Vec::new(),
             counters: Counters::default(),
         })
@@ -218,6 +220,8 @@ pub struct Driver {
     issued: Option<(Command, Instant)>,
     substitutes: Vec<Substitute>,
     errors: Vec<OpError>,
+    missing: Vec<Missing>,
+    dropped: Vec<Dropped>,
     notices: Vec<Notice>,
     counters: Counters,
 }
@@ -284,12 +288,9 @@ impl Driver {
             Message::Completed { worker, id, result } => {
                 self.crew.completed(worker, id);
                 // One that is no longer waited for is a story of the past.
-                if self.task.machine().in_flight().is_some_and(|(awaited, _)| awaited == id) {
-                    if let Err(error) = &result {
-                        self.trouble(error.clone(), observer);
-                    }
-                } else {
-                    tracing::debug!(%id, ?result, "late answer");
+                match self.task.machine().in_flight().filter(|(awaited, _)| *awaited == id) {
+                    Some((_, op)) => self.answered(op, &result, observer),
+                    None => tracing::debug!(%id, ?result, "late answer"),
                 }
                 self.tell(now, Input::Completed { id, result: result.map_err(|error| error.fault) });
             }
@@ -325,6 +326,15 @@ impl Driver {
         tracing::debug!(?input, ?accepted, phase = %self.task.phase(), "input");
     }
 
+    fn answered(&mut self, op: Op, result: &Result<Reply, PortError>, observer: &mut dyn Observer) {
+        match (op, result) {
+            (_, Err(error)) => self.trouble(error.clone(), observer),
+            // What failed before has come in another attempt.
+            (Op::CopyOut(file), Ok(Reply::Done)) => self.missing.retain(|missing| missing.file != file),
+            _ => {}
+        }
+    }
+
     fn carry_outputs(&mut self, observer: &mut dyn Observer) {
         while let Some(output) = self.task.poll_output() {
             let now = self.clock.now();
@@ -353,8 +363,15 @@ impl Driver {
             Report::Checkpoint { .. } => self.counters.checkpoints += 1,
             Report::Notice(notice) => {
                 tracing::warn!(%notice, "notice");
-                if matches!(notice, Notice::RolledBack { .. }) {
-                    self.counters.losses += 1;
+                match notice {
+                    Notice::RolledBack { .. } => {
+                        self.counters.losses += 1;
+                        // The program writes them again, and all of them are collected again.
+                        self.missing.clear();
+                    }
+                    // Each generation is dropped once, so that there are no more of them than checkpoints were made.
+                    Notice::CheckpointDropped { generation, why } => self.dropped.push(Dropped { generation, why }),
+                    _ => {}
                 }
                 if self.notices.len() < Self::MAX_NOTICES {
                     self.notices.push(notice);
@@ -371,9 +388,18 @@ impl Driver {
         tracing::warn!(fault = %error.fault, %error, "trouble");
         let op = self.issued.map(|(command, _)| command.op);
         self.errors.retain(|earlier| earlier.op.map(|op| op.kind()) != op.map(|op| op.kind()));
+        if let Some(Op::CopyOut(file)) = op {
+            self.missed(file, &error);
+        }
         let error = OpError { op, error };
         observer.observe(&News::Trouble(&error));
         self.errors.push(error);
+    }
+
+    /// Keeps why an output was not collected: the newest reason.
+    fn missed(&mut self, file: FileIx, error: &PortError) {
+        self.missing.retain(|missing| missing.file != file);
+        self.missing.push(Missing { file, why: error.to_string() });
     }
 
     /// A command is given up that never answered: that is said too, since nobody else will.
@@ -403,16 +429,20 @@ impl Driver {
         });
         self.writer.close(journal_error.is_none());
         self.crew.dismiss();
-        Ended {
+        let ended = Ended {
             outcome,
             leftover: self.task.leftover(),
             record: self.task.record(),
             journal_error,
             errors: self.errors,
+            missing: self.missing,
+            dropped: self.dropped,
             notices: self.notices,
             substitutes: self.substitutes,
             counters,
-        }
+        };
+        tracing::info!(summary = ended.summary(), "ended");
+        ended
     }
 }
 

@@ -128,6 +128,9 @@ enum Content {
 }
 
 impl JournalFile {
+    /// Everything that it may be kept in, with what a write that was cut short leaves.
+    pub(crate) const NAMES: [&str; 3] = ["journal", "journal.prev", "journal.tmp"];
+
     /// Reads the journal of the task directory `dir`; `None` if no record was ever made durable there.
     ///
     /// # Errors
@@ -169,13 +172,13 @@ impl JournalFile {
     /// Where the newest record is.
     #[must_use]
     pub fn path(&self) -> PathBuf {
-        self.dir.join("journal")
+        self.dir.join(Self::NAMES[0])
     }
 
     /// Where the one before is.
     #[must_use]
     pub fn previous(&self) -> PathBuf {
-        self.dir.join("journal.prev")
+        self.dir.join(Self::NAMES[1])
     }
 
     fn read(&self, path: &Path) -> Result<Content, JournalError> {

@@ -153,6 +153,8 @@ pub mod kit;
 mod port;
 mod registry;
 mod result;
+mod signal;
+mod start_over;
 mod storage;
 mod sys;
 mod task_dir;

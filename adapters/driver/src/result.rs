@@ -12,7 +12,7 @@ use thiserror::Error;
 use vmtask_core::{ExitStatus, Leftover, Notice, Outcome, Substitute, TaskSpec};
 
 use crate::digest::Digest;
-use crate::ended::Ended;
+use crate::ended::{Dropped, Ended};
 use crate::storage::{Storage, replace_file};
 
 /// What it is called among the results. No output may have that name.
@@ -30,7 +30,9 @@ pub struct TaskResult {
     pub version: u32,
     /// The task's name.
     pub task: String,
-    /// In a word: "completed", "stopped", "aborted" or "failed".
+    /// In a word. Three say that the task is over and was carried out: "completed" if the program ended with exit code 0,
+    /// "program_failed" if it ended with another one, "crashed" if a signal ended it. "aborted" says that it is over and
+    /// was not; "stopped" and "failed", that the same command goes on with it.
     pub outcome: String,
     /// In a sentence, with cause and way out if it failed.
     pub summary: String,
@@ -48,9 +50,16 @@ pub struct TaskResult {
     pub history: History,
     /// The files beside this one.
     pub outputs: Vec<OutputFile>,
+    /// The outputs that could not be collected, and why. One that is optional and was not written is not among them.
+    #[serde(default)]
+    pub missing: Vec<MissingFile>,
+    /// The checkpoints that the last manager found to be no good, and why: every one.
+    #[serde(default)]
+    pub dropped: Vec<Dropped>,
     /// What was done instead of what the hypervisor lacks.
     pub substitutes: Vec<Substitute>,
-    /// What went differently than it should under the last manager, and was dealt with.
+    /// What went differently than it should under the last manager, and was dealt with: the first
+    /// [`Driver::MAX_NOTICES`](crate::Driver::MAX_NOTICES).
     pub notices: Vec<Notice>,
     /// What the hypervisor said when something went wrong, whether it was mended or not: the newest of each operation.
     #[serde(default)]
@@ -125,6 +134,17 @@ pub struct Content {
     pub sha256: Digest,
 }
 
+/// An output that could not be collected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingFile {
+    /// Its path below the results directory.
+    pub name: String,
+    /// Its path in the guest's working directory.
+    pub guest: String,
+    /// What the hypervisor said.
+    pub why: String,
+}
+
 /// Why `result.json` could not be written or read.
 #[derive(Debug, Error)]
 pub enum ResultError {
@@ -191,7 +211,6 @@ impl TaskResult {
         let time = |time: Option<SystemTime>| {
             time.map(|time| humantime::format_rfc3339_millis(time).to_string()).unwrap_or_default()
         };
-        let losses = |notice: &&Notice| matches!(notice, Notice::RolledBack { .. });
         Ok(Self {
             format: FORMAT.to_owned(),
             version: VERSION,
@@ -212,9 +231,11 @@ impl TaskResult {
                 checkpoints: ended.counters.checkpoints,
                 newest_checkpoint: ended.record.next_generation.0.saturating_sub(1),
                 restarts: ended.record.restarts,
-                losses: u32::try_from(ended.notices.iter().filter(losses).count()).unwrap_or(u32::MAX),
+                losses: ended.counters.losses,
             },
             outputs: outputs(spec, results)?,
+            missing: missing(spec, ended),
+            dropped: ended.dropped.clone(),
             substitutes: ended.substitutes.clone(),
             notices: ended.notices.clone(),
             errors: ended.errors.iter().map(ToString::to_string).collect(),
@@ -252,19 +273,27 @@ impl TaskResult {
         Ok(result)
     }
 
-    /// Whether the outputs of a completed task are still what they were.
+    /// Whether it tells of this outcome, and not of an earlier run's.
+    #[must_use]
+    pub fn is_of(&self, outcome: Outcome) -> bool {
+        self.outcome == word(outcome)
+    }
+
+    /// Whether the outputs of a task that was carried out are still what they were. A program that failed or crashed need
+    /// not have written each of them.
     ///
     /// # Errors
     /// [`ResultError::Lost`] for the first that is not.
     pub fn check_outputs(&self, spec: &TaskSpec, results: &Path) -> Result<(), ResultError> {
-        if self.outcome != word(Outcome::Completed { exit: ExitStatus::Code(0) }) {
+        if !CARRIED_OUT.contains(&self.outcome.as_str()) {
             return Ok(());
         }
+        let all_were_there = self.outcome == COMPLETED && self.exit.is_none_or(ExitStatus::is_success);
         let recorded = |name: &str| self.outputs.iter().find(|output| output.name == name)?.content.as_ref();
         for (file, now) in spec.files_out.iter().zip(outputs(spec, results)?) {
             let what = match (recorded(&now.name), &now.content) {
                 (Some(_), None) => "removed",
-                (None, None) if !file.optional => "removed",
+                (None, None) if all_were_there && !file.optional => "removed",
                 (Some(then), Some(now)) if then != now => "changed",
                 _ => continue,
             };
@@ -274,13 +303,29 @@ impl TaskResult {
     }
 }
 
+const COMPLETED: &str = "completed";
+const PROGRAM_FAILED: &str = "program_failed";
+const CRASHED: &str = "crashed";
+/// The program has ended by itself, and what it has written was collected.
+const CARRIED_OUT: [&str; 3] = [COMPLETED, PROGRAM_FAILED, CRASHED];
+
 const fn word(outcome: Outcome) -> &'static str {
     match outcome {
-        Outcome::Completed { .. } => "completed",
+        Outcome::Completed { exit: ExitStatus::Code(0) } => COMPLETED,
+        Outcome::Completed { exit: ExitStatus::Code(_) } => PROGRAM_FAILED,
+        Outcome::Completed { exit: ExitStatus::Signal(_) } => CRASHED,
         Outcome::Stopped { .. } => "stopped",
         Outcome::Aborted => "aborted",
         Outcome::Failed { .. } => "failed",
     }
+}
+
+fn missing(spec: &TaskSpec, ended: &Ended) -> Vec<MissingFile> {
+    let told = ended.missing.iter().filter_map(|missing| {
+        let file = spec.files_out.get(missing.file.index())?;
+        Some(MissingFile { name: file.host.clone(), guest: file.guest.clone(), why: missing.why.clone() })
+    });
+    told.collect()
 }
 
 fn outputs(spec: &TaskSpec, results: &Path) -> Result<Vec<OutputFile>, ResultError> {

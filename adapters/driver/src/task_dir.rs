@@ -6,6 +6,7 @@
 //!     task.json       the marker: which task this is, on which host, platform and hypervisor it was begun
 //!     journal         the newest record (see the journal module); journal.prev: the one before
 //!     log             for people
+//!     starting-over   only while the task is being begun anew (see the start_over module)
 //!     vm/             the hypervisor adapter's: overlay, checkpoints, sockets; nobody else can look into it
 //!     results/        the outputs and result.json
 //! ```
@@ -26,6 +27,7 @@ use thiserror::Error;
 use vmtask_core::TaskSpec;
 
 use crate::digest::Digest;
+use crate::start_over;
 use crate::storage::{Access, Storage, parent, replace_file};
 use crate::sys::{self, Owned};
 use crate::task_file::InputFile;
@@ -44,6 +46,7 @@ pub struct TaskDir {
     root: PathBuf,
     id: TaskId,
     is_new: bool,
+    started_over: bool,
     /// Ours until it is closed.
     _lock: File,
 }
@@ -187,11 +190,13 @@ fn holder(pid: Option<u32>) -> String {
 }
 
 impl TaskDir {
+    pub(crate) const VM: &str = "vm";
+
     /// Makes the directory, or opens it again, and locks it.
     ///
     /// # Errors
-    /// If it is somebody else's, in use, or was begun with something that differs from `spec`, `inputs` and `binding`.
-    /// Nothing has been changed then.
+    /// If it is somebody else's, in use, or was begun with something that differs from `spec`, `inputs` and `binding`:
+    /// nothing has been changed then. If a start-over that was cut short cannot be gone on with.
     pub fn open(
         storage: &dyn Storage,
         root: &Path,
@@ -227,7 +232,8 @@ impl TaskDir {
                 (id, true)
             }
         };
-        let dir = Self { root: root.to_owned(), id, is_new, _lock: lock };
+        let started_over = start_over::go_on(storage, root)?;
+        let dir = Self { root: root.to_owned(), id, is_new, started_over, _lock: lock };
         let results = dir.results();
         match storage.create_dir(&results, Access::Usual) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && results.is_dir() => {}
@@ -255,6 +261,12 @@ impl TaskDir {
         self.is_new
     }
 
+    /// Whether [`start_over`](Self::start_over) was cut short under an earlier manager and has been completed just now.
+    #[must_use]
+    pub const fn has_started_over(&self) -> bool {
+        self.started_over
+    }
+
     /// Where the log goes.
     #[must_use]
     pub fn log(&self) -> PathBuf {
@@ -264,7 +276,7 @@ impl TaskDir {
     /// The hypervisor adapter's own directory. The adapter makes it, and removes it with the VM.
     #[must_use]
     pub fn vm(&self) -> PathBuf {
-        self.root.join("vm")
+        self.root.join(Self::VM)
     }
 
     /// Whether the adapter has made it.
@@ -280,7 +292,7 @@ impl TaskDir {
     }
 }
 
-fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> TaskDirError + 'a {
+pub(crate) fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> TaskDirError + 'a {
     move |source| TaskDirError::Io { what, path: path.to_owned(), source }
 }
 

@@ -14,9 +14,9 @@ use std::time::Instant;
 use common::{capabilities, spec};
 use rstest::rstest;
 use vmtask_core::{
-    Accepted, Boot, Capabilities, Cause, Command, CommandId, Event, ExitStatus, FaultKind, FileIx, Found, Generation,
-    Intent, Leftover, Notice, Op, OpKind, Outcome, Phase, Policy, Power, Record, Reply, Report, Request, Snapshots,
-    Span, Substitute,
+    Accepted, Base, Boot, Capabilities, Cause, Command, CommandId, Event, ExitStatus, FaultKind, FileIx, Found,
+    Generation, Intent, JournalSeq, Leftover, Notice, Op, OpKind, Outcome, Phase, Policy, Power, Program, Record,
+    Reply, Report, Request, Snapshots, Span, Substitute, Unfit,
 };
 use vmtask_driver::testing::{ManualClock, MemoryStore};
 use vmtask_driver::wait::time_to_answer;
@@ -244,7 +244,7 @@ fn a_task_goes_through_its_steps_and_its_exit_is_told() {
     let ended = driver.run(&mut |_: &News<'_>| {}).unwrap();
 
     assert_eq!(ended.outcome, Outcome::Completed { exit: ExitStatus::Signal(11) });
-    assert_eq!(ended.summary(), "completed: signal 11");
+    assert!(ended.summary().starts_with("the program crashed: SIGSEGV (signal 11"), "{}", ended.summary());
     assert_eq!((ended.leftover, ended.errors), (None, vec![]));
     insta::assert_snapshot!(commands.lock().unwrap().join("\n"));
     let last = *store.records().last().unwrap();
@@ -399,6 +399,47 @@ fn what_the_hypervisor_said_is_in_the_last_word() {
     }));
     let ended = start(&fake, MemoryStore::new()).end();
     insta::assert_snapshot!(ended.summary());
+    let missing: Vec<_> = ended.missing.iter().map(|missing| missing.file).collect();
+    assert_eq!(missing, [FileIx(0)]);
+}
+
+#[test]
+fn an_output_that_came_at_the_second_attempt_is_not_missing() {
+    let refusals = AtomicU32::new(1);
+    let fake = Arc::new(Fake::new(move |_, command, _| {
+        let refuse = command.op == Op::CopyOut(FileIx(0))
+            && refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        refuse.then(|| Err(PortError::new(FaultKind::Refused, "busy")))
+    }));
+    let ended = start(&fake, MemoryStore::new()).end();
+    assert_eq!(fake.count(OpKind::CopyOut), 2);
+    assert_eq!((ended.errors.len(), ended.missing), (1, Vec::new()), "it was told, and it is mended");
+}
+
+#[test]
+fn every_checkpoint_that_is_dropped_is_in_the_end_with_its_reason_and_so_is_the_restart() {
+    let record = Record {
+        seq: JournalSeq(40),
+        launched: true,
+        generations: [1, 2, 3].map(Generation).into_iter().collect(),
+        next_generation: Generation(4),
+        ..Record::new()
+    };
+    let fake = Arc::new(Fake::new(|fake, command, _| {
+        let snapshots = [Generation(1)].into_iter().collect();
+        let damaged = [Generation(3)].into_iter().collect();
+        let on = fake.running.load(Ordering::SeqCst);
+        let power = if on { Power::On } else { Power::Off };
+        let program = if on { Program::Exited(ExitStatus::Code(0)) } else { Program::Unknown };
+        let found = Found { registered: true, power, program, snapshots, damaged };
+        (command.op == Op::Probe).then_some(Ok(Reply::Found(found)))
+    }));
+    let ended = start_with(&fake, MemoryStore::new(), Some(record), Span::MAX).end();
+    assert_eq!(ended.outcome, Outcome::Completed { exit: ExitStatus::Code(0) });
+    let dropped: Vec<_> = ended.dropped.iter().map(|dropped| (dropped.generation.0, dropped.why)).collect();
+    assert_eq!(dropped, [(3, Unfit::Damaged), (2, Unfit::Missing)]);
+    assert_eq!((ended.counters.losses, ended.record.restarts), (1, 1));
+    assert!(fake.commands().contains(&Op::Provision(Base::Checkpoint(Generation(1)))));
 }
 
 #[test]
@@ -440,7 +481,7 @@ fn a_quit_saves_a_checkpoint_and_a_later_driver_goes_on_from_it() {
         let snapshots = [Generation(1)].into_iter().collect();
         match command.op {
             Op::Probe if fake.running.load(Ordering::SeqCst) => {
-                let program = vmtask_core::Program::Exited(ExitStatus::Code(0));
+                let program = Program::Exited(ExitStatus::Code(0));
                 let found = Found { registered: true, power: Power::On, program, snapshots, ..Found::default() };
                 Some(Ok(Reply::Found(found)))
             }

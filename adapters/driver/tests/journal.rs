@@ -186,13 +186,17 @@ fn line(version: u32, record: &str) -> String {
 }
 
 #[rstest]
-#[case::line(2, r#"{"version":1}"#)]
-#[case::record(1, r#"{"version":2,"everything":"is different"}"#)]
-fn a_newer_journal_is_refused_and_the_older_record_not_used(#[case] version: u32, #[case] record: &str) {
+#[case::line(2, r#"{"version":1}"#, (2, 1))]
+#[case::record(1, r#"{"version":3,"everything":"is different"}"#, (3, 2))]
+fn a_newer_journal_is_refused_and_the_older_record_not_used(
+    #[case] version: u32,
+    #[case] record: &str,
+    #[case] versions: (u64, u64),
+) {
     let dir = two_records();
     fs::write(dir.path().join("journal"), line(version, record)).unwrap();
     let error = open(dir.path()).unwrap_err();
-    assert!(matches!(error, JournalError::Newer { found: 2, known: 1, .. }), "{error:?}");
+    assert!(matches!(error, JournalError::Newer { found, known, .. } if (found, known) == versions), "{error:?}");
 }
 
 #[test]
@@ -206,8 +210,9 @@ fn a_newer_version_with_a_wrong_sum_is_damage() {
 /// Records as released versions wrote them. They are never changed; a new version adds its own.
 fn samples() -> Vec<(PathBuf, Record)> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/records");
-    let fresh = Record { seq: JournalSeq(1), ..Record::new() };
+    let fresh = Record { version: 1, seq: JournalSeq(1), ..Record::new() };
     let running = Record {
+        version: 1,
         seq: JournalSeq(17),
         launched: true,
         generations: [Generation(4), Generation(3)].into_iter().collect(),
@@ -230,7 +235,15 @@ fn samples() -> Vec<(PathBuf, Record)> {
         leftover: Some(vmtask_core::Leftover::StillRegistered),
         ..running
     };
+    let restoring = Record {
+        version: 2,
+        generations: [Generation(3)].into_iter().collect(),
+        aside: [Generation(4), Generation(2)].into_iter().collect(),
+        failed_restores: 1,
+        ..running
+    };
     vec![
+        (dir.join("v2-restoring.journal"), restoring),
         (dir.join("v1-fresh.journal"), fresh),
         (dir.join("v1-running.journal"), running),
         (dir.join("v1-ended.journal"), ended),

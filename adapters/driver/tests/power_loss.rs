@@ -6,6 +6,7 @@
 
 mod common;
 
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -219,4 +220,90 @@ fn a_task_id_is_drawn_anew_for_each_directory() {
     };
     assert_ne!(id("a"), id("b"));
     assert_eq!(id("a"), id("a"));
+}
+
+/// A task that has been worked on: a journal with the record before, a VM, a checkpoint, a result.
+fn lay_out_old_task(root: &Path) {
+    let storage: Arc<dyn Storage> = Arc::new(RealStorage);
+    let (mut journal, _) = open(Arc::clone(&storage), root).unwrap();
+    journal.write(&record(7)).unwrap();
+    journal.write(&record(8)).unwrap();
+    fs::create_dir_all(root.join("vm/checkpoints/1")).unwrap();
+    fs::write(root.join("vm/checkpoints/1/state"), "state").unwrap();
+    fs::write(root.join("vm/disk"), "disk").unwrap();
+    fs::write(root.join("results/result.txt"), "half").unwrap();
+}
+
+/// Opens what is left as the next manager would, twice; whether it is the old task, or what is wrong.
+fn old_or_new(root: &Path) -> Result<bool, String> {
+    let mut is_old = Vec::new();
+    for _ in 0..2 {
+        let (_, seq) = open(Arc::new(RealStorage), root)?;
+        let files = ["vm/checkpoints/1/state", "vm/disk"].map(|name| root.join(name).exists());
+        is_old.push(match (seq, files, root.join("vm").exists()) {
+            (Some(8), [true, true], _) => true,
+            (None, [false, false], false) => false,
+            mixture => return Err(format!("a mixture: {mixture:?}")),
+        });
+        if root.join("starting-over").exists() {
+            return Err("the mark is still there".to_owned());
+        }
+    }
+    let result = fs::read_to_string(root.join("results/result.txt")).map_err(|error| error.to_string())?;
+    if result != "half" || is_old[0] != is_old[1] {
+        return Err(format!("{is_old:?} with the result {result:?}"));
+    }
+    Ok(is_old[0])
+}
+
+#[test]
+fn a_start_over_that_is_cut_anywhere_leaves_the_old_task_or_the_new_one() {
+    let disk = tempfile::tempdir().unwrap();
+    let root = disk.path().join("task");
+    lay_out_old_task(&root);
+    let storage = RecordingStorage::new(disk.path()).unwrap();
+    let dir = TaskDir::open(&storage, &root, &spec(), &[], &binding()).unwrap();
+    assert!(!dir.has_started_over());
+    dir.start_over(&storage).unwrap();
+    storage.mark(1);
+    drop(dir);
+    assert!(!old_or_new(&root).unwrap());
+
+    let crashes = storage.crashes();
+    let (mut old, mut new, mut broken) = (0, 0, Vec::new());
+    for crash in &crashes {
+        let disk = tempfile::tempdir().unwrap();
+        crash.lay_out(disk.path()).unwrap();
+        match old_or_new(&disk.path().join("task")) {
+            Ok(true) if crash.last_mark().is_some() => broken.push(format!("{}: not given up", crash.story)),
+            Ok(true) => old += 1,
+            Ok(false) => new += 1,
+            Err(error) => broken.push(format!("{}: {error}", crash.story)),
+        }
+    }
+    assert!(broken.is_empty(), "{} of {}:\n{}", broken.len(), crashes.len(), broken.join("\n"));
+    assert!(old >= 1 && new >= 10, "{old} old, {new} new: the recording misses something");
+}
+
+#[test]
+fn a_start_over_that_fails_anywhere_leaves_the_old_task_or_is_gone_on_with() {
+    for good in 0.. {
+        let disk = tempfile::tempdir().unwrap();
+        let root = disk.path().join("task");
+        lay_out_old_task(&root);
+        let storage = FaultyStorage::new(Arc::new(RealStorage));
+        let dir = TaskDir::open(&storage, &root, &spec(), &[], &binding()).unwrap();
+        storage.fail_after(good);
+        let done = dir.start_over(&storage);
+        drop(dir);
+        let is_old = old_or_new(&root).unwrap_or_else(|error| panic!("failing after {good}: {error}"));
+        match done {
+            Ok(()) => {
+                assert!(!is_old && good > 5, "after {good}");
+                return;
+            }
+            // What was not made is not begun.
+            Err(_) => assert_eq!(is_old, good == 0, "after {good}"),
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use common::{binding, names_below, spec, told};
 use rstest::rstest;
-use vmtask_core::{FileOut, Span, TaskSpec};
+use vmtask_core::{FileOut, Span, TaskDraft};
 use vmtask_driver::{Binding, Digest, HostId, InputFile, RealStorage, TaskDir, TaskDirError};
 
 fn input(content: &str) -> InputFile {
@@ -85,32 +85,32 @@ fn this_host_has_a_name_that_stays_and_is_not_its_machine_id() {
 
 /// Everything that a task is begun with.
 struct With {
-    spec: TaskSpec,
+    task: TaskDraft,
     inputs: Vec<InputFile>,
     binding: Binding,
 }
 
 impl With {
     fn changed(change: impl FnOnce(&mut Self)) -> Self {
-        let mut with = Self { spec: spec(), inputs: vec![input("program")], binding: binding() };
+        let mut with = Self { task: spec().into(), inputs: vec![input("program")], binding: binding() };
         change(&mut with);
         with
     }
 
     fn open(&self, root: &Path) -> Result<TaskDir, TaskDirError> {
-        TaskDir::open(&RealStorage, root, &self.spec, &self.inputs, &self.binding)
+        TaskDir::open(&RealStorage, root, &self.task.clone().check().unwrap(), &self.inputs, &self.binding)
     }
 }
 
 #[rstest]
-#[case::argument("argument", |with: &mut With| with.spec.program.args[0] = "2000".to_owned())]
-#[case::one_more_argument("one_more_argument", |with: &mut With| with.spec.program.args.push("2000".to_owned()))]
-#[case::environment("environment", |with: &mut With| drop(with.spec.program.env.insert("X".to_owned(), "1".to_owned())))]
-#[case::platform("platform", |with: &mut With| with.spec.platform = "i686-pc-linux-gnu".to_owned())]
+#[case::argument("argument", |with: &mut With| with.task.program.args[0] = "2000".to_owned())]
+#[case::one_more_argument("one_more_argument", |with: &mut With| with.task.program.args.push("2000".to_owned()))]
+#[case::environment("environment", |with: &mut With| drop(with.task.program.env.insert("X".to_owned(), "1".to_owned())))]
+#[case::platform("platform", |with: &mut With| with.task.platform = "i686-pc-linux-gnu".to_owned())]
 #[case::fingerprint("fingerprint", |with: &mut With| with.binding.fingerprint = "beef".to_owned())]
 #[case::hypervisor("hypervisor", |with: &mut With| with.binding.hypervisor = "vix".to_owned())]
 #[case::input("input", |with: &mut With| with.inputs[0] = input("another program"))]
-#[case::memory("memory", |with: &mut With| with.spec.limits.memory = Some(1 << 30))]
+#[case::memory("memory", |with: &mut With| with.task.limits.memory = Some(1 << 30))]
 fn what_a_checkpoint_contains_may_not_change(#[case] name: &str, #[case] change: fn(&mut With)) {
     let base = tempfile::tempdir().unwrap();
     drop(open(base.path()).unwrap());
@@ -122,11 +122,11 @@ fn what_a_checkpoint_contains_may_not_change(#[case] name: &str, #[case] change:
 }
 
 #[rstest]
-#[case::interval(|with: &mut With| with.spec.checkpoint.as_mut().unwrap().every = Span::from_secs(1))]
-#[case::run_limit(|with: &mut With| with.spec.limits.run_ms = Some(1))]
-#[case::outputs(|with: &mut With| with.spec.files_out.push(FileOut { guest: "x".into(), host: "x".into(), optional: true }))]
+#[case::interval(|with: &mut With| with.task.checkpoint.as_mut().unwrap().every = Span::from_secs(1))]
+#[case::run_limit(|with: &mut With| with.task.limits.run_ms = Some(1))]
+#[case::outputs(|with: &mut With| with.task.files_out.push(FileOut { guest: "x".into(), host: "x".into(), optional: true }))]
 #[case::host_path(|with: &mut With| {
-    with.spec.files_in[0].host = "../leibniz".to_owned();
+    with.task.files_in[0].host = "../leibniz".to_owned();
     with.inputs[0].path = "../leibniz".into();
 })]
 fn what_only_concerns_the_manager_may_change(#[case] change: fn(&mut With)) {

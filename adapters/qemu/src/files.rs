@@ -67,6 +67,7 @@ impl QemuVm {
         let (place, mut transfer) = match work.copy_out.take() {
             Some((begun, place, transfer)) if begun == ix.0 => (place, transfer),
             _ => {
+                hold_program(live, &mut work.held, &wait);
                 let place = Place::below(&self.setup.results, &spec.host).map_err(during(&what))?;
                 let file = place.begin().map_err(during(&what))?;
                 let limit = self.setup.spec.limits.output;
@@ -245,6 +246,20 @@ impl QemuVm {
                 tracing::warn!(%error, "a layer that nothing stands on stays for now");
             }
         }
+    }
+}
+
+/// Outputs are copied once the program has ended, or while it runs on at the end of its time. Where it cannot be held,
+/// what it does not write to is copied all the same.
+fn hold_program(live: &Live, held: &mut bool, wait: &Wait<'_>) {
+    if *held {
+        return;
+    }
+    match lock_within(&live.instance.agent, wait).map(|mut agent| guest::hold_program(&mut agent, wait)) {
+        Ok(Ok(())) => *held = true,
+        Ok(Err(error)) => tracing::warn!(%error, "the program is not held while its outputs are copied"),
+        // What follows needs the agent, too, and says so.
+        Err(_) => {}
     }
 }
 

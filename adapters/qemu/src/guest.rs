@@ -102,6 +102,13 @@ pub(crate) fn start(agent: &mut Agent, args: &[&str], wait: &Wait<'_>) -> Result
     Ok(running)
 }
 
+/// Holds the program, if it still runs, with everything that it has started: a file that is written to while it is copied
+/// has no content that could be compared. It is not let go again; what is restored from a checkpoint was never held.
+pub(crate) fn hold_program(agent: &mut Agent, wait: &Wait<'_>) -> Result<(), GuestError> {
+    let ended = agent.run("/bin/sh", &["-c", "echo 1 >/sys/fs/cgroup/task/cgroup.freeze"], wait)?;
+    answer("holding the program", &ended).map(drop)
+}
+
 /// Asks until there is an answer: every subcommand that comes this way may be repeated.
 ///
 /// # Errors

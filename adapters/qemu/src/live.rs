@@ -51,6 +51,8 @@ pub(crate) struct Work {
     pub(crate) greeted: bool,
     /// The working directory came with the template.
     pub(crate) workdir: bool,
+    /// The program has ended or is held: what it has written is not written to.
+    pub(crate) held: bool,
 }
 
 /// Whether the guest should run.

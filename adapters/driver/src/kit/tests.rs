@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rstest::rstest;
 use vmtask_core::{FaultKind, Generation};
@@ -219,7 +219,7 @@ fn a_fenced_command_commits_and_removes_nothing() {
     let bench = Bench::<Content>::with(&[1]);
     let token = EffectToken::new();
     token.revoke();
-    let fenced = Wait::command(&token, Duration::from_secs(3600));
+    let fenced = Wait::command(&token, Instant::now() + Duration::from_secs(3600));
     assert!(bench.store.remove(Generation(1), &fenced).is_err());
     let kept = Content::write(&bench.storage, &bench.store.part(Generation(2)), 2);
     let manifest = Manifest::new(Generation(2), Maker::new("A"), kept);
@@ -301,7 +301,8 @@ fn a_fence_waits_for_one_name_at_most_and_what_was_not_gone_by_then_stays() {
     let big = store.state(Generation(1));
     (0..100).for_each(|ix| std::fs::write(big.join(format!("block-{ix}")), "").unwrap());
     *storage.left.lock().unwrap() = Some(50);
-    let error = store.remove(Generation(1), &Wait::command(&token, Duration::from_secs(3600))).unwrap_err();
+    let error =
+        store.remove(Generation(1), &Wait::command(&token, Instant::now() + Duration::from_secs(3600))).unwrap_err();
     assert_eq!(error.fault.kind, FaultKind::Unknown);
     let left = std::fs::read_dir(&big).unwrap().count();
     assert!((20..100).contains(&left), "{left}");
