@@ -64,6 +64,11 @@ impl Kind {
     }
 
     pub(crate) fn make(&self, place: &Place<'_>) -> Result<Arc<dyn Hypervisor>, Error> {
+        if place.file.spec().limits.disk.is_some() {
+            for dir in [std::path::absolute(place.dir.root()).map_err(Error::io("find", place.dir.root()))?, cache()?] {
+                speakable(&dir)?;
+            }
+        }
         let spec = place.file.spec().clone().with(|task| task.limits.memory = Some(self.memory()));
         let spec = spec.map_err(|error| Error::Hypervisor(error.to_string()))?;
         let setup = Setup {
@@ -81,6 +86,17 @@ impl Kind {
         };
         let vm = QemuVm::new(setup).map_err(|error| Error::Hypervisor(error.to_string()))?;
         Ok(Arc::new(vm))
+    }
+}
+
+/// QEMU is told of a disk's files in JSON, which has no way to say what is no Unicode.
+fn speakable(dir: &Path) -> Result<(), Error> {
+    match dir.to_str() {
+        Some(_) => Ok(()),
+        None => Err(Error::Hypervisor(format!(
+            "QEMU cannot have a disk (limits.disk) in {dir:?}, whose name is no UTF-8 text; name another directory with \
+             --dir, or set VMTASK_DATA_DIR"
+        ))),
     }
 }
 
@@ -102,7 +118,7 @@ fn registered(task: &str, dir: &Path) -> Result<Arc<dyn Fn(Life) + Send + Sync>,
     for (entry, why) in &reaped.left {
         tracing::warn!(task = entry.task, dir = %entry.dir.display(), why, "a virtual machine without a manager stays");
     }
-    let new = NewEntry { task, dir, hypervisor: "qemu", outlives_manager: false };
+    let new = NewEntry { task, dir, hypervisor: "qemu", outlives_manager: false, keeper: None };
     let registration = Mutex::new(registry.register(&new)?);
     Ok(Arc::new(move |life| {
         let mut registration = registration.lock().unwrap_or_else(PoisonError::into_inner);
