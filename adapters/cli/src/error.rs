@@ -39,6 +39,11 @@ pub(crate) enum Error {
          {free} are free; make room, or name a directory on another disk with --dir", dir.display()
     )]
     Space { dir: PathBuf, needed: bytesize::ByteSize, free: bytesize::ByteSize },
+    #[error(
+        "no file may be larger than {limit} here (`ulimit -f`), and QEMU needs one of {needed} for the guest's memory or \
+         disk; raise the limit (`ulimit -f unlimited`), or ask for less in [limits]"
+    )]
+    FileSize { limit: bytesize::ByteSize, needed: bytesize::ByteSize },
     #[error("cannot {what} {}: {source}", path.display())]
     Io { what: &'static str, path: PathBuf, source: io::Error },
     #[error("cannot {what}: {source}")]
@@ -72,6 +77,7 @@ impl Error {
             | Self::Secret(_)
             | Self::Result(ResultError::Output { .. } | ResultError::Io { .. } | ResultError::Malformed { .. })
             | Self::Space { .. }
+            | Self::FileSize { .. }
             | Self::Io { .. }
             | Self::System { .. }
             | Self::Platform(PlatformError::Io { .. } | PlatformError::NoDataDir) => Exit::Host,

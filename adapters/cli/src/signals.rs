@@ -3,6 +3,8 @@
 //! ```text
 //!   SIGINT, SIGTERM, SIGHUP   once: Quit within a minute or so: a checkpoint, then power off
 //!   Ctrl-C, Ctrl-Break        again, a moment later: Quit now: power off, go on from the last checkpoint next time
+//!   SIGXCPU                   Quit within a minute or so, however often it comes: the system sends it every second once
+//!                             this process may have no more processor time, batch systems before they kill
 //!   SIGTSTP                   Suspend; once the guest is held, this process stops as the shell expects
 //!   SIGCONT                   Resume
 //! ```
@@ -52,6 +54,12 @@ impl Signals {
                         stop.store(false, Ordering::SeqCst);
                         // Denied if the task is stopping, which it then goes on with.
                         let _ = handle.resume();
+                    }
+                    Wish::QuitSoon => {
+                        if asked.is_none() {
+                            quit(&handle, SAVE_BUDGET);
+                            asked = Some(Instant::now());
+                        }
                     }
                     Wish::Quit => {
                         if asked.is_some_and(|at| at.elapsed() < ECHO) {

@@ -6,7 +6,7 @@
 use std::io;
 
 use vmtask_core::FaultKind;
-use vmtask_driver::PortError;
+use vmtask_driver::{PortError, is_no_space, naming_the_limit};
 
 use crate::agent::AgentError;
 use crate::disk::DiskError;
@@ -23,7 +23,7 @@ pub(crate) trait Fault: std::fmt::Display {
 
     /// With what was attempted before it.
     fn during(&self, what: &str) -> PortError {
-        PortError::new(self.kind(), format!("{what}: {self}"))
+        PortError::new(self.kind(), naming_the_limit(format!("{what}: {self}")))
     }
 }
 
@@ -35,10 +35,7 @@ impl Fault for Stop {
 
 impl Fault for io::Error {
     fn kind(&self) -> FaultKind {
-        match self.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FaultKind::NoSpace,
-            _ => FaultKind::Refused,
-        }
+        if is_no_space(self) { FaultKind::NoSpace } else { FaultKind::Refused }
     }
 }
 

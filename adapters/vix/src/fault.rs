@@ -37,10 +37,7 @@ impl Fault for Stop {
 
 impl Fault for io::Error {
     fn kind(&self) -> FaultKind {
-        match self.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FaultKind::NoSpace,
-            _ => FaultKind::Refused,
-        }
+        if vmtask_driver::is_no_space(self) { FaultKind::NoSpace } else { FaultKind::Refused }
     }
 }
 
