@@ -64,10 +64,12 @@ impl Kind {
     }
 
     pub(crate) fn make(&self, place: &Place<'_>) -> Result<Arc<dyn Hypervisor>, Error> {
+        // QEMU works in another directory than we do.
+        let dir = std::path::absolute(place.dir.root()).map_err(Error::io("find", place.dir.root()))?;
+        let cache = cache()?;
         if place.file.spec().limits.disk.is_some() {
-            for dir in [std::path::absolute(place.dir.root()).map_err(Error::io("find", place.dir.root()))?, cache()?] {
-                speakable(&dir)?;
-            }
+            // The template's disk is in the cache, and the task's is above it.
+            [&dir, &cache].into_iter().try_for_each(|dir| speakable(dir))?;
         }
         let spec = place.file.spec().clone().with(|task| task.limits.memory = Some(self.memory()));
         let spec = spec.map_err(|error| Error::Hypervisor(error.to_string()))?;
@@ -76,11 +78,11 @@ impl Kind {
             spec,
             image: Image::of(&self.platform, self.memory, self.cpus),
             qemu: self.qemu.clone(),
-            dir: place.dir.root().to_owned(),
+            dir,
             // Empty for a task file in the current directory: then inputs are relative to that, as they should be.
             inputs: place.file.path().parent().unwrap_or(Path::new("")).to_owned(),
             results: place.dir.results(),
-            cache: cache()?,
+            cache,
             baseline: Baseline::Warm,
             low_priority: true,
         };
