@@ -91,7 +91,7 @@ impl Kind {
     }
 }
 
-/// QEMU is told of a disk's files in JSON, which has no way to say what is no Unicode.
+/// QEMU is told of a disk's files in JSON, whose text is Unicode.
 fn speakable(dir: &Path) -> Result<(), Error> {
     match dir.to_str() {
         Some(_) => Ok(()),
