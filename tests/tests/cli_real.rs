@@ -414,3 +414,59 @@ fn a_task_of_the_32_bit_platform_sees_its_machine() {
     let done = Run::start(&den, &task, &den.path().join("task")).finish().expect(0);
     assert_eq!(done.output("stdout.txt"), b"i686\n");
 }
+
+#[rstest]
+#[case::not_unicode(b"caf\xe9", false)]
+#[case::comma(b"a,,b=c", true)]
+#[case::space(b" a b ", true)]
+#[case::new_line(b"a\nb\"\\", true)]
+#[case::long(&[b'd'; 200], true)]
+fn a_task_runs_where_directories_have_any_names(#[case] name: &[u8], #[case] disk: bool) {
+    use std::os::unix::ffi::OsStrExt;
+    if !real::wanted() {
+        return;
+    }
+    let den = Den::new();
+    let dir = den.path().join([std::ffi::OsStr::from_bytes(name); 3].iter().collect::<PathBuf>());
+    // The platform and its templates are known by such names too.
+    fs::create_dir_all(dir.join("data")).expect("make the directories");
+    for borrowed in ["alt_platforms", "cache"] {
+        std::os::unix::fs::symlink(den.data().join(borrowed), dir.join("data").join(borrowed)).expect("borrow");
+    }
+    let run = |task: &TaskToml| {
+        fs::write(dir.join("t.toml"), task.text()).expect("write the task file");
+        let mut vmtask = den.vmtask();
+        vmtask.args(["run", "t.toml"]).current_dir(&dir).env("VMTASK_DATA_DIR", dir.join("data"));
+        let output = vmtask.output().expect("run vmtask");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let task = TaskToml::of_guest("t", "/bin/sh", &["-c", "echo hi >out"]).output("out");
+    let on_disk = task.clone().with("[limits]\ndisk = \"64 MiB\"\n");
+    if !disk {
+        let (code, stderr) = run(&on_disk);
+        assert!(code == Some(213) && stderr.contains("no UTF-8 text"), "{code:?}: {stderr}");
+        assert!(!dir.join("t.vmtask/vm").exists(), "something was begun: {stderr}");
+        fs::remove_dir_all(dir.join("t.vmtask")).expect("remove the task's directory");
+    }
+    let (code, stderr) = run(if disk { &on_disk } else { &task });
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(fs::read_to_string(dir.join("t.vmtask/results/out")).expect("the output"), "hi\n");
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_below_the_guests_memory_is_refused_in_clear_words() {
+    if !real::wanted() {
+        return;
+    }
+    let den = Den::new();
+    let task = TaskToml::of_guest("t", "/bin/true", &[]).write(&den);
+    let vmtask = den.vmtask();
+    let mut limited = Command::new("/bin/bash");
+    limited.args(["-c", "ulimit -f 20000; exec \"$0\" run \"$1\""]).arg(vmtask.get_program()).arg(&task);
+    limited.current_dir(den.path()).envs(vmtask.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = limited.output().expect("run vmtask");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(220), "{:?}: {stderr}", output.status);
+    assert!(stderr.contains("ulimit -f"), "{stderr}");
+    assert!(!den.path().join("t.vmtask").exists(), "something was begun: {stderr}");
+}

@@ -49,6 +49,11 @@ pub(crate) enum Error {
          it with Ctrl-C (SIGINT), then begin it anew", dir.display()
     )]
     MayRun { dir: PathBuf, keeper: String },
+    #[error(
+        "no file may be larger than {limit} here (`ulimit -f`), and QEMU needs one of {needed} for the guest's memory or \
+          disk; raise the limit (`ulimit -f unlimited`), or ask for less in [limits]"
+    )]
+    FileSize { limit: bytesize::ByteSize, needed: bytesize::ByteSize },
     #[error("cannot {what} {}: {source}", path.display())]
     Io { what: &'static str, path: PathBuf, source: io::Error },
     #[error("cannot {what}: {source}")]
@@ -83,6 +88,7 @@ impl Error {
             | Self::Result(ResultError::Output { .. } | ResultError::Io { .. } | ResultError::Malformed { .. })
             | Self::Space { .. }
             | Self::MayRun { .. }
+            | Self::FileSize { .. }
             | Self::Io { .. }
             | Self::System { .. }
             | Self::Platform(PlatformError::Io { .. } | PlatformError::NoDataDir) => Exit::Host,

@@ -41,6 +41,9 @@ use error::Error;
 use exit::Exit;
 
 fn main() -> ExitCode {
+    if let Err(error) = sys::survive_size_limit() {
+        out::note(format_args!("vmtask: cannot outlive a limit on the size of files: {error}"));
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -53,6 +56,8 @@ fn main() -> ExitCode {
         }
     };
     match dispatch(cli.command) {
+        // What was written to standard output was asked for: a success that nobody can read is none.
+        Ok(0) if out::is_lost() => Exit::Host.into(),
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             out::note(format_args!("vmtask: {error}"));

@@ -5,15 +5,31 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A line on standard output.
+use vmtask_driver::naming_the_limit;
+
+/// Whether something was not written that was meant for standard output.
+static LOST: AtomicBool = AtomicBool::new(false);
+
+/// A line on standard output. If it cannot be written, that is said once on standard error, and [`is_lost`] from then on;
+/// unless nobody listens: then there is nobody to tell it to.
 pub(crate) fn line(text: impl fmt::Display) {
     let mut out = io::stdout().lock();
-    // Nobody reads it: nothing left to tell, nobody to tell it to.
-    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+    let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) else { return };
+    if error.kind() != io::ErrorKind::BrokenPipe && !LOST.swap(true, Ordering::Relaxed) {
+        note(naming_the_limit(format!(
+            "vmtask: standard output cannot be written, and lines are missing from it: {error}"
+        )));
+    }
 }
 
-/// A line on standard error.
+/// Whether a line was lost that somebody waits for: a disk was full, say.
+pub(crate) fn is_lost() -> bool {
+    LOST.load(Ordering::Relaxed)
+}
+
+/// A line on standard error. If that cannot be written there is nowhere left to say so.
 pub(crate) fn note(text: impl fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }

@@ -31,6 +31,7 @@ enum How {
 #[derive(Debug, Serialize)]
 pub(crate) struct Begin<'a> {
     pub(crate) task: &'a str,
+    #[serde(serialize_with = "vmtask_driver::host_path::serialize")]
     pub(crate) dir: &'a Path,
     pub(crate) platform: &'a str,
     pub(crate) fingerprint: &'a str,

@@ -3,6 +3,8 @@
 //! ```text
 //!   SIGINT, SIGTERM, SIGHUP   once: Quit within a minute or so: a checkpoint, then power off
 //!   Ctrl-C, Ctrl-Break        again, a moment later: Quit now: power off, go on from the last checkpoint next time
+//!   SIGXCPU                   Quit within a minute or so, however often it comes: the system sends it every second once
+//!                             this process may have no more processor time, batch systems before they kill
 //!   SIGTSTP                   Suspend; once the guest is held, this process stops as the shell expects
 //!   SIGCONT                   Resume
 //! ```
@@ -53,12 +55,11 @@ impl Signals {
                         // Denied if the task is stopping, which it then goes on with.
                         let _ = handle.resume();
                     }
-                    Wish::Quit => {
-                        if asked.is_some_and(|at| at.elapsed() < ECHO) {
-                            continue;
+                    Wish::Quit | Wish::QuitSoon => {
+                        if let Some(budget) = budget(wish, asked.map(|at| at.elapsed())) {
+                            quit(&handle, budget);
+                            asked = Some(Instant::now());
                         }
-                        quit(&handle, if asked.is_some() { Duration::ZERO } else { SAVE_BUDGET });
-                        asked = Some(Instant::now());
                     }
                 }
             }
@@ -89,6 +90,16 @@ fn suspend(handle: &Handle, stop_when_held: &AtomicBool) {
     }
 }
 
+/// How long a checkpoint may take now that the task is to stop, and was told so before, this long ago; `None` if this says
+/// nothing new.
+fn budget(wish: Wish, before: Option<Duration>) -> Option<Duration> {
+    match (wish, before) {
+        (_, None) => Some(SAVE_BUDGET),
+        (Wish::Quit, Some(before)) if before >= ECHO => Some(Duration::ZERO),
+        _ => None,
+    }
+}
+
 fn quit(handle: &Handle, budget: Duration) {
     if budget.is_zero() {
         out::note("vmtask: stopping at once");
@@ -105,5 +116,24 @@ impl Drop for Signals {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[rstest::rstest]
+    #[case::once(Wish::Quit, None, Some(SAVE_BUDGET))]
+    #[case::its_echo(Wish::Quit, Some(1), None)]
+    #[case::once_more(Wish::Quit, Some(1000), Some(Duration::ZERO))]
+    #[case::no_more_processor_time(Wish::QuitSoon, None, Some(SAVE_BUDGET))]
+    #[case::told_every_second(Wish::QuitSoon, Some(1000), None)]
+    fn stopping_takes_the_time_that_is_left(
+        #[case] wish: Wish,
+        #[case] before_ms: Option<u64>,
+        #[case] expected: Option<Duration>,
+    ) {
+        assert_eq!(budget(wish, before_ms.map(Duration::from_millis)), expected);
     }
 }

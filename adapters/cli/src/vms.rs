@@ -1,5 +1,7 @@
 //! `vmtask vms`: the virtual machines of this user's tasks.
 
+use std::path::Path;
+
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use vmtask_driver::{Entry, Listing, Presence, ProcessId, Reap, Reaped, Registry};
@@ -22,6 +24,12 @@ pub(crate) fn run(args: &VmsArgs) -> Result<u8, Error> {
     } else {
         out::line(table(&listing));
     }
+    for vm in listing.vms.iter().filter(|vm| vm.manager == Presence::Gone) {
+        if let Some(way_out) = vm.entry.way_out(&vm.file) {
+            let what = format!("vmtask: the virtual machine of {} in {}", vm.entry.task, shown(&vm.entry.dir));
+            out::note(format_args!("{what} has no manager: {way_out}"));
+        }
+    }
     warn_of(&listing.damaged);
     Ok(0)
 }
@@ -36,7 +44,7 @@ fn table(listing: &Listing) -> Table {
             entry.hypervisor.clone(),
             process(Some(&entry.manager), vm.manager),
             machine(entry, vm.vm),
-            entry.dir.display().to_string(),
+            shown(&entry.dir),
         ]);
     }
     table
@@ -61,13 +69,13 @@ fn process(id: Option<&ProcessId>, presence: Presence) -> String {
 /// Tells what was done; the exit code.
 fn report(reaped: &Reaped) -> u8 {
     for entry in &reaped.killed {
-        out::line(format_args!("stopped the virtual machine of {} in {}", entry.task, entry.dir.display()));
+        out::line(format_args!("stopped the virtual machine of {} in {}", entry.task, shown(&entry.dir)));
     }
     for entry in &reaped.dropped {
-        out::line(format_args!("forgot the virtual machine of {} in {}: it was gone", entry.task, entry.dir.display()));
+        out::line(format_args!("forgot the virtual machine of {} in {}: it was gone", entry.task, shown(&entry.dir)));
     }
     for (entry, why) in &reaped.left {
-        out::note(format_args!("vmtask: the virtual machine of {} in {}: {why}", entry.task, entry.dir.display()));
+        out::note(format_args!("vmtask: the virtual machine of {} in {}: {why}", entry.task, shown(&entry.dir)));
     }
     warn_of(&reaped.damaged);
     if reaped.killed.is_empty() && reaped.dropped.is_empty() && reaped.left.is_empty() {
@@ -78,8 +86,17 @@ fn report(reaped: &Reaped) -> u8 {
 
 fn warn_of(damaged: &[(std::path::PathBuf, String)]) {
     for (path, why) in damaged {
-        out::note(format_args!("vmtask: {} cannot be understood ({why}); remove it if it is yours", path.display()));
+        out::note(format_args!("vmtask: {} cannot be understood ({why}); remove it if it is yours", shown(path)));
     }
+}
+
+/// A path on one line, whatever is in its name.
+fn shown(path: &Path) -> String {
+    path.display()
+        .to_string()
+        .chars()
+        .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
+        .collect()
 }
 
 #[cfg(test)]

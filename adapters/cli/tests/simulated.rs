@@ -194,6 +194,90 @@ fn one_signal_saves_and_stops_and_the_next_run_goes_on_from_there(#[case] signal
 
 #[test]
 #[cfg(unix)]
+fn the_end_of_processor_time_saves_and_stops_however_often_it_is_told() {
+    let den = Den::new();
+    let mut running = den.start(LONG);
+    let first = running.hear_checkpoint();
+    running.signal(Signal::XCPU);
+    running.hear(|line| !line["report"]["phase"]["beginning_snapshot"].is_null());
+    running.signal(Signal::XCPU);
+    let run = running.end();
+    assert_eq!((run.code, &run.last()["outcome"]), (Some(217), &"stopped".into()), "{}", run.stderr);
+    assert_eq!(run.stderr.matches("saving a checkpoint").count(), 1, "{}", run.stderr);
+    assert!(den.run(SHORT).begins()["resumes"]["from_checkpoint"].as_u64().unwrap() > first);
+}
+
+/// The command, in a shell that first does something else.
+#[cfg(unix)]
+fn after(first: &str, command: &Command) -> Command {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", &format!("{first}; exec \"$0\" \"$@\"")]).arg(command.get_program()).args(command.get_args());
+    shell.current_dir(command.get_current_dir().unwrap());
+    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell
+}
+
+#[test]
+#[cfg(unix)]
+fn a_limit_on_the_size_of_files_is_an_error_that_names_it() {
+    let den = Den::new();
+    let output = after("ulimit -f 0", &den.command(SHORT)).output().unwrap();
+    let run = Run::of(&output);
+    assert_eq!(run.code, Some(220), "{:?}: {}", output.status, run.stderr);
+    assert!(run.stderr.contains("no file may be larger than 0 bytes here"), "{}", run.stderr);
+    assert_eq!(den.run(SHORT).code, Some(0), "nothing of it is in the way");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn standard_output_that_cannot_be_written_is_told_and_no_success() {
+    let den = Den::new();
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = den.command(SHORT).stdout(full).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(220), "{stderr}");
+    assert_eq!(stderr.matches("standard output cannot be written").count(), 1, "{stderr}");
+    assert_eq!(den.result()["outcome"], "completed", "the task itself is done");
+    assert_eq!(den.run(SHORT).code, Some(0));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_log_that_cannot_be_written_is_told_once() {
+    let den = Den::new();
+    fs::create_dir(den.path("t.vmtask")).unwrap();
+    let run = den.run(SHORT);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    fs::remove_file(den.path("t.vmtask/log")).unwrap();
+    std::os::unix::fs::symlink("/dev/full", den.path("t.vmtask/log")).unwrap();
+    let run = den.run(SHORT);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert_eq!(run.stderr.matches("lines are missing").count(), 1, "{}", run.stderr);
+}
+
+#[rstest]
+#[case::not_unicode(b"caf\xe9", None)]
+#[case::comma(b"a,,b=c", Some("a,,b=c"))]
+#[case::space(b" a b ", Some(" a b "))]
+#[case::new_line(b"a\nb", Some("a\nb"))]
+#[cfg(target_os = "linux")]
+fn a_task_runs_in_a_directory_whatever_its_name(#[case] name: &[u8], #[case] text: Option<&str>) {
+    use std::os::unix::ffi::OsStrExt;
+    let den = Den::new();
+    let name = std::ffi::OsStr::from_bytes(name);
+    let output = den.command(SHORT).arg("--dir").arg(name).output().unwrap();
+    let run = Run::of(&output);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    let told = &run.begins()["dir"];
+    match text {
+        Some(text) => assert_eq!(told, text),
+        None => assert_eq!(told["Unix"], serde_json::to_value(name.as_bytes()).unwrap()),
+    }
+    assert!(den.0.path().join(name).join("results/result.json").is_file());
+}
+
+#[test]
+#[cfg(unix)]
 fn the_echo_of_a_signal_is_no_second_one() {
     let den = Den::new();
     let mut running = den.start(LONG);

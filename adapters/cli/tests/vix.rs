@@ -312,3 +312,73 @@ fn a_machine_outlives_its_manager_is_listed_and_gone_on_with() {
     assert!(!said.contains("launching") && !said.contains("preparing"), "it was adopted as it was: {said}");
     assert!(stderr(&den.command(&["vms"]).output().unwrap()).contains("no virtual machines"));
 }
+
+/// Somebody kills vmtask and removes the task's directory.
+#[cfg(unix)]
+fn leave_without_a_directory(den: &Den) {
+    fs::remove_dir_all(den.path("t.vmtask")).unwrap();
+    for args in [&["vms"][..], &["vms", "--reap"], &["vms"]] {
+        let output = den.command(args).output().unwrap();
+        let code = if args.len() > 1 { 220 } else { 0 };
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", stderr(&output));
+        let said = stderr(&output) + &String::from_utf8_lossy(&output.stdout);
+        assert!(!said.contains("forgot") && !said.contains("no virtual machine"), "{args:?}: {said}");
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_machine_is_listed_with_the_way_out_when_its_tasks_directory_is_gone() {
+    let den = long_task();
+    assert_eq!(run_until_a_checkpoint(&den, rustix::process::Signal::KILL).code(), None);
+    leave_without_a_directory(&den);
+    let said = stderr(&den.command(&["vms"]).output().unwrap());
+    let entry = fs::read_dir(den.path("data/vms")).unwrap().flatten().map(|entry| entry.path());
+    let entry = entry.filter(|path| path.extension().is_some_and(|kind| kind == "json")).last().unwrap();
+    let machine = fs::canonicalize(den.0.path()).unwrap().join("t.vmtask/vm/machine/p.vmx");
+    for words in ["VMware Workstation has it", &machine.display().to_string(), &entry.display().to_string()] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    // Who looks after it there says so.
+    fs::remove_file(entry).unwrap();
+    assert!(stderr(&den.command(&["vms"]).output().unwrap()).contains("no virtual machines"));
+}
+
+#[test]
+#[cfg(unix)]
+fn a_copy_in_a_servers_inventory_is_listed_until_it_is_taken_out() {
+    use std::io::{BufRead, BufReader};
+    let den = long_task();
+    let datastore = format!("standard={}", den.0.path().display());
+    let run = ["run", "t.toml", "--json", "--hypervisor", "vix", "--vix-product", "server2", "--vix-user", "user"];
+    let server = ["--vix-vm", "[standard] platform/p.vmx", "--vix-host", "https://localhost:8333/sdk"];
+    let own = ["--vix-host-user", "me", "--vix-datastore", &datastore];
+    let mut command = den.command(&[&run[..], &server[..], &own[..]].concat());
+    command.env("VMTASK_STANDIN_DATASTORES", &datastore).env("VMTASK_VIX_HOST_PASSWORD", "mine");
+    command.env("VMTASK_STANDIN_HOST_USER", "me").env("VMTASK_STANDIN_HOST_PASSWORD", "mine");
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let running = |line: &std::io::Result<String>| line.as_ref().unwrap().contains("\"phase\":\"running\"");
+    assert!(lines.any(|line| running(&line)), "it does not run");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    leave_without_a_directory(&den);
+    let said = stderr(&den.command(&["vms"]).output().unwrap());
+    for words in ["VMware Server 2 has it as [standard] vmtask-t-", "remove it from the inventory"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+}
+
+#[test]
+fn a_list_of_machines_that_cannot_be_written_ends_a_run_before_anything_is_started() {
+    let den = Den::new();
+    let dir = fs::canonicalize(den.0.path()).unwrap().join("t.vmtask");
+    let entry = vmtask_driver::Digest::of(dir.as_os_str().as_encoded_bytes()).short();
+    // A link to nowhere instead of the list's directory would be found before; this is in the way of this entry alone.
+    fs::create_dir_all(den.path("data/vms").join(format!("{entry}.json"))).unwrap();
+    let output = den.task(&[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(220), "{}", stderr(&output));
+    assert!(stderr(&output).contains(&entry) && !stderr(&output).contains("preparing"), "{}", stderr(&output));
+    fs::remove_dir(den.path("data/vms").join(format!("{entry}.json"))).unwrap();
+    assert_eq!(den.task(&[]).output().unwrap().status.code(), Some(42));
+}

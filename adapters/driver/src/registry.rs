@@ -3,28 +3,35 @@
 //!
 //! ```text
 //!   <data directory>/vms/
-//!     3fa8...e1.json      one for each task directory: the manager's process, the VM's process
+//!     3fa8...e1.json      one for each task directory: the manager's process; the VM's process, or the product that has it
 //!     .lock               held for the moment in which an entry is changed or removed
 //! ```
+//!
+//! What is registered is ended or listed, never forgotten: an entry goes when its virtual machine is known to be gone,
+//! whatever became of the task's directory.
 //!
 //! A process is known by its number *and* its start time: a number alone is given to others. Only a process that fits
 //! both is ever killed, only if its manager is gone, and through a handle that cannot slip to another process between
 //! the look and the blow.
 
-use std::fs::{self, File};
+mod entry;
+mod lock;
+
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::digest::Digest;
-use crate::storage::{RealStorage, replace_file};
+use crate::room::is_no_space;
 use crate::sys;
 pub use crate::sys::{Liveness, ProcessId};
+pub use entry::{Entry, Keeper};
+use entry::{Unreadable, VERSION};
+use lock::Lock;
 
-const VERSION: u32 = 1;
 /// How long a killed process may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -33,6 +40,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Registry<P = RealProcesses> {
     dir: PathBuf,
     processes: P,
+    /// How long the lock is waited for.
+    patience: Duration,
 }
 
 /// How processes are looked at and killed.
@@ -61,33 +70,13 @@ impl Processes for RealProcesses {
     }
 }
 
-/// What the registry knows of one virtual machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    /// Version of the entry.
-    pub version: u32,
-    /// The task's name.
-    pub task: String,
-    /// The task's directory.
-    pub dir: PathBuf,
-    /// What it runs on.
-    pub hypervisor: String,
-    /// Whether the VM is meant to outlive its manager and be adopted by the next.
-    pub outlives_manager: bool,
-    /// Who looks after it.
-    pub manager: ProcessId,
-    /// Its own process, once it has one.
-    pub vm: Option<ProcessId>,
-    /// Who has it while it may run, if it is no process of ours: the product's name, as "VMware Workstation".
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub keeper: Option<String>,
-}
-
 /// A virtual machine as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
     /// What is written about it.
     pub entry: Entry,
+    /// Where that is written.
+    pub file: PathBuf,
     /// Whether its manager is there.
     pub manager: Presence,
     /// Whether it is there itself.
@@ -149,6 +138,30 @@ pub enum RegistryError {
         /// What came back.
         source: io::Error,
     },
+    /// Another process holds the lock and does not let go.
+    #[error("another process has held the lock {} for more than {} s; end the vmtask that hangs (`fuser` with that file names it) and try again", path.display(), patience.as_secs())]
+    Locked {
+        /// The lock's file.
+        path: PathBuf,
+        /// How long it was waited for.
+        patience: Duration,
+    },
+    /// What is written of an earlier virtual machine of this task directory cannot be read, so it could run unnoticed.
+    #[error("{} tells of an earlier virtual machine of this task directory and cannot be used: {why}", path.display())]
+    Entry {
+        /// The entry's file.
+        path: PathBuf,
+        /// In what way.
+        why: String,
+    },
+    /// A product has a virtual machine of an earlier task in this directory, and this task would not look after it.
+    #[error("there is a virtual machine of an earlier task in {}: {way_out}", dir.display())]
+    Kept {
+        /// The task's directory.
+        dir: PathBuf,
+        /// Who has it, and how to end it.
+        way_out: String,
+    },
     /// There is a virtual machine of this task.
     #[error("the virtual machine of the task in {} still runs (process {pid}); run `vmtask vms --reap`, or end that process", dir.display())]
     StillRuns {
@@ -165,6 +178,14 @@ pub enum RegistryError {
     },
 }
 
+impl RegistryError {
+    /// Whether it is for want of room.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_no_space(source))
+    }
+}
+
 /// What to write about a new virtual machine.
 #[derive(Clone, Debug)]
 pub struct NewEntry<'a> {
@@ -176,6 +197,8 @@ pub struct NewEntry<'a> {
     pub hypervisor: &'a str,
     /// Whether the VM is meant to outlive its manager.
     pub outlives_manager: bool,
+    /// Who will have it once it may run, if it will be no process of ours.
+    pub keeper: Option<&'a Keeper>,
 }
 
 impl Registry {
@@ -196,45 +219,76 @@ impl<P: Processes + Clone> Registry<P> {
     pub fn with_processes(data_dir: &Path, processes: P) -> Result<Self, RegistryError> {
         let dir = data_dir.join("vms");
         fs::create_dir_all(&dir).map_err(io_error("make", &dir))?;
-        Ok(Self { dir, processes })
+        Ok(Self { dir, processes, patience: lock::PATIENCE })
+    }
+
+    /// With another limit on how long the lock is waited for, which is 10 s otherwise.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// Announces the virtual machine of a task, before it is started. What is left in the registry of an earlier one is
-    /// replaced, unless that still runs.
+    /// replaced, unless that still runs or may run: then it is taken over if it is to be adopted and has the same keeper.
     ///
     /// # Errors
-    /// [`RegistryError::StillRuns`] if it does and is not meant to be adopted.
+    /// [`RegistryError::StillRuns`] or [`RegistryError::Kept`] if it would not be taken over; the others if the registry
+    /// cannot be read or written. There is no entry of ours then, or one that the next reaper removes.
     pub fn register(&self, new: &NewEntry<'_>) -> Result<Registration<P>, RegistryError> {
         let dir = fs::canonicalize(new.dir).map_err(io_error("find", new.dir))?;
         let path = self.dir.join(Digest::of(dir.as_os_str().as_encoded_bytes()).short() + ".json");
-        let _lock = self.lock()?;
-        // A damaged entry of our own directory is ours to replace: its lock is held by our caller.
-        let (earlier, keeper) = read(&path).map_or((None, None), |entry| (entry.vm, entry.keeper));
-        let earlier = earlier.filter(|vm| self.presence(vm) != Presence::Gone);
-        if let Some(vm) = earlier.as_ref().filter(|_| !new.outlives_manager) {
-            return Err(RegistryError::StillRuns { dir, pid: vm.pid });
-        }
         let pid = std::process::id();
         let manager = match self.processes.identify(pid) {
             Liveness::Alive(me) => me,
             Liveness::Dead | Liveness::Unknown => ProcessId::nameless(pid),
         };
-        let registration = Registration {
-            registry: self.clone(),
-            path,
-            entry: Entry {
-                version: VERSION,
-                task: new.task.to_owned(),
-                dir,
-                hypervisor: new.hypervisor.to_owned(),
-                outlives_manager: new.outlives_manager,
-                manager,
-                vm: earlier,
-                keeper: keeper.filter(|_| new.outlives_manager),
-            },
+        let mut entry = Entry {
+            version: VERSION,
+            task: new.task.to_owned(),
+            dir,
+            hypervisor: new.hypervisor.to_owned(),
+            outlives_manager: new.outlives_manager,
+            manager,
+            vm: None,
+            keeper: None,
+            machine: None,
+            inventory: false,
         };
-        registration.write()?;
-        Ok(registration)
+        let lock = self.lock()?;
+        match Entry::read(&path) {
+            Ok(earlier) => self.take_over(earlier, &path, new, &mut entry)?,
+            // A damaged entry of our own directory is ours to replace: its lock is held by our caller.
+            Err(Unreadable::Missing | Unreadable::Damaged(_)) => {}
+            Err(why) => return Err(RegistryError::Entry { path, why: why.to_string() }),
+        }
+        entry.write(&path, &lock)?;
+        // Only now, with the entry written and the lock given back: whoever drops a registration takes the lock.
+        drop(lock);
+        Ok(Registration { registry: self.clone(), path, entry })
+    }
+
+    /// Carries what may still run from an earlier entry into the new one.
+    fn take_over(
+        &self,
+        earlier: Entry,
+        path: &Path,
+        new: &NewEntry<'_>,
+        entry: &mut Entry,
+    ) -> Result<(), RegistryError> {
+        if let Some(way_out) = earlier.way_out(path) {
+            let Some(keeper) = new.keeper.filter(|keeper| earlier.is_kept_by(keeper)) else {
+                return Err(RegistryError::Kept { dir: earlier.dir, way_out });
+            };
+            entry.keep(Some(keeper));
+        }
+        if let Some(vm) = earlier.vm.filter(|vm| self.presence(vm) != Presence::Gone) {
+            if !new.outlives_manager {
+                return Err(RegistryError::StillRuns { dir: earlier.dir, pid: vm.pid });
+            }
+            entry.vm = Some(vm);
+        }
+        Ok(())
     }
 
     /// Everything in the registry, as it is now.
@@ -244,14 +298,15 @@ impl<P: Processes + Clone> Registry<P> {
     pub fn list(&self) -> Result<Listing, RegistryError> {
         let mut listing = Listing::default();
         for path in self.files("json")? {
-            match read(&path) {
+            match Entry::read(&path) {
                 Ok(entry) => listing.vms.push(Listed {
                     manager: self.presence(&entry.manager),
                     vm: self.presence_of_vm(&entry),
                     entry,
+                    file: path,
                 }),
-                Err(why) if !path.exists() => drop(why),
-                Err(why) => listing.damaged.push((path, why)),
+                Err(Unreadable::Missing) => {}
+                Err(why) => listing.damaged.push((path, why.to_string())),
             }
         }
         listing.vms.sort_by(|a, b| a.entry.dir.cmp(&b.entry.dir));
@@ -267,37 +322,33 @@ impl<P: Processes + Clone> Registry<P> {
         self.sweep()?;
         for path in self.files("json")? {
             // One at a time, so that nobody waits for all of them.
-            let _lock = self.lock()?;
-            match read(&path) {
-                Ok(entry) => self.reap_one(&path, entry, which, &mut reaped),
-                Err(why) if !path.exists() => drop(why),
-                Err(why) => reaped.damaged.push((path, why)),
+            let lock = self.lock()?;
+            match Entry::read(&path) {
+                Ok(entry) => self.reap_one(&path, entry, which, &lock, &mut reaped),
+                Err(Unreadable::Missing) => {}
+                Err(why) => reaped.damaged.push((path, why.to_string())),
             }
         }
         Ok(reaped)
     }
 
-    fn reap_one(&self, path: &Path, entry: Entry, which: Reap, reaped: &mut Reaped) {
+    fn reap_one(&self, path: &Path, entry: Entry, which: Reap, _: &Lock, reaped: &mut Reaped) {
         if self.presence(&entry.manager) != Presence::Gone {
             return;
         }
         let forget = || fs::remove_file(path).map_err(|error| format!("its entry stays: {error}"));
+        if let Some(way_out) = entry.way_out(path) {
+            // The next manager of its task will adopt it, if there can be one.
+            if which == Reap::All || !entry.dir.is_dir() {
+                reaped.left.push((entry, way_out));
+            }
+            return;
+        }
         let vm = match (self.presence_of_vm(&entry), &entry.vm) {
             (Presence::Here, Some(vm)) => vm,
             (Presence::Unknown, Some(vm)) => {
                 let why = format!("cannot tell whether process {} is still the one", vm.pid);
                 reaped.left.push((entry, why));
-                return;
-            }
-            (Presence::Unknown, None) => {
-                // The next manager of its task will adopt it.
-                if which == Reap::All {
-                    let keeper = entry.keeper.as_deref().unwrap_or_default();
-                    let why = format!(
-                        "{keeper} has it: run its task again, or power it off there and remove the task's directory"
-                    );
-                    reaped.left.push((entry, why));
-                }
                 return;
             }
             _ => {
@@ -353,18 +404,14 @@ impl<P: Processes + Clone> Registry<P> {
     fn presence_of_vm(&self, entry: &Entry) -> Presence {
         match &entry.vm {
             Some(vm) => self.presence(vm),
-            // We cannot ask who has it, but without the task's directory it is nobody's.
-            None if entry.keeper.is_some() && entry.dir.is_dir() => Presence::Unknown,
+            // We cannot ask who has it.
+            None if entry.keeper.is_some() => Presence::Unknown,
             None => Presence::Gone,
         }
     }
 
-    fn lock(&self) -> Result<File, RegistryError> {
-        let path = self.dir.join(".lock");
-        let failed = |what| io_error(what, &path);
-        let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(failed("open"))?;
-        file.lock().map_err(failed("lock"))?;
-        Ok(file)
+    fn lock(&self) -> Result<Lock, RegistryError> {
+        Lock::take(&self.dir, self.patience)
     }
 }
 
@@ -396,38 +443,31 @@ impl<P: Processes + Clone> Registration<P> {
             Liveness::Dead => return Err(RegistryError::NoProcess { pid }),
         };
         self.entry.vm = Some(vm);
-        self.write_locked()
+        self.write()
     }
 
     /// The virtual machine may run from now on, and `keeper` has it. Call it before anything is done with it.
     ///
     /// # Errors
-    /// If it could not be written down.
-    pub fn set_keeper(&mut self, keeper: &str) -> Result<(), RegistryError> {
-        self.entry.keeper = Some(keeper.to_owned());
-        self.write_locked()
+    /// If it could not be written down: then nothing may be done with it.
+    pub fn set_keeper(&mut self, keeper: &Keeper) -> Result<(), RegistryError> {
+        self.entry.keep(Some(keeper));
+        self.write()
     }
 
-    /// The virtual machine is off.
+    /// The virtual machine is off, and in no inventory.
     ///
     /// # Errors
     /// If that could not be written down.
     pub fn clear_vm(&mut self) -> Result<(), RegistryError> {
         self.entry.vm = None;
-        self.entry.keeper = None;
-        self.write_locked()
-    }
-
-    fn write_locked(&self) -> Result<(), RegistryError> {
-        let _lock = self.registry.lock()?;
+        self.entry.keep(None);
         self.write()
     }
 
     fn write(&self) -> Result<(), RegistryError> {
-        let failed = |source| io_error("write", &self.path)(source);
-        let mut text = serde_json::to_vec_pretty(&self.entry).map_err(|e| failed(e.into()))?;
-        text.push(b'\n');
-        replace_file(&RealStorage, &self.path, &text).map_err(failed)
+        let lock = self.registry.lock()?;
+        self.entry.write(&self.path, &lock)
     }
 }
 
@@ -443,18 +483,6 @@ impl<P: Processes + Clone> Drop for Registration<P> {
             tracing::warn!(%error, "the entry in the registry stays");
         }
     }
-}
-
-fn read(path: &Path) -> Result<Entry, String> {
-    let text = fs::read(path).map_err(|error| error.to_string())?;
-    let entry: Entry = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
-    if entry.version > VERSION {
-        return Err(format!(
-            "it was written by a later version of vmtask (format {}, this one reads up to {VERSION})",
-            entry.version
-        ));
-    }
-    Ok(entry)
 }
 
 fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> RegistryError + 'a {

@@ -16,6 +16,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::room::explained;
 use crate::sys;
 
 /// A place to keep files.
@@ -187,7 +188,7 @@ pub(crate) fn write_beside(storage: &dyn Storage, path: &Path, bytes: &[u8]) -> 
     // A file of its own each time: one whose flush has failed before cannot be trusted again.
     ignore_missing(storage.unlink(&temporary))?;
     let mut file = storage.create(&temporary)?;
-    file.write_all(bytes)?;
+    file.write_all(bytes).map_err(explained)?;
     file.sync()?;
     Ok(temporary)
 }

@@ -27,6 +27,7 @@ use thiserror::Error;
 use vmtask_core::TaskSpec;
 
 use crate::digest::Digest;
+use crate::room::explained;
 use crate::start_over;
 use crate::storage::{Access, Storage, parent, replace_file};
 use crate::sys::{self, Owned};
@@ -334,7 +335,7 @@ fn lock(root: &Path) -> Result<File, TaskDirError> {
         file.rewind()?;
         writeln!(file, "{}", std::process::id())
     };
-    write_pid(&mut file).map_err(failed("write"))?;
+    write_pid(&mut file).map_err(explained).map_err(failed("write"))?;
     Ok(file)
 }
 

@@ -8,10 +8,11 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use common::names_below;
 use rstest::rstest;
-use vmtask_driver::{Liveness, NewEntry, Presence, ProcessId, Processes, Reap, Registry, RegistryError};
+use vmtask_driver::{Keeper, Liveness, NewEntry, Presence, ProcessId, Processes, Reap, Registry, RegistryError};
 
 /// Processes of our own making. This test's own process is the manager, and its number changes with each "manager".
 #[derive(Clone, Debug, Default)]
@@ -60,7 +61,7 @@ fn me() -> u32 {
 }
 
 fn new_entry(dir: &Path) -> NewEntry<'_> {
-    NewEntry { task: "t", dir, hypervisor: "qemu", outlives_manager: false }
+    NewEntry { task: "t", dir, hypervisor: "qemu", outlives_manager: false, keeper: None }
 }
 
 struct Setting {
@@ -260,32 +261,188 @@ fn a_real_process_is_killed_and_seen_to_be_gone() {
     RealProcesses.kill(&process).unwrap();
 }
 
+fn player() -> Keeper {
+    Keeper { product: "VMware Player".to_owned(), machine: "/t/vm/x.vmx".to_owned(), inventory: false }
+}
+
+fn server() -> Keeper {
+    let machine = "[standard] vmtask-t/x.vmx".to_owned();
+    Keeper { product: "VMware Server 2".to_owned(), machine, inventory: true }
+}
+
+impl Setting {
+    /// A manager has left a VM with a product, and is gone.
+    fn leave_with(&self, keeper: &Keeper) {
+        let new = NewEntry { outlives_manager: true, keeper: Some(keeper), ..new_entry(self.task.path()) };
+        let mut registration = self.registry.register(&new).unwrap();
+        registration.set_keeper(keeper).unwrap();
+        drop(registration);
+        self.processes.start(me(), 99);
+    }
+}
+
 #[test]
-fn a_vm_that_is_no_process_is_kept_for_its_next_manager_and_forgotten_with_its_task() {
+fn a_vm_that_is_no_process_is_kept_for_its_next_manager() {
     let s = setting(Fake::default());
-    let new = NewEntry { outlives_manager: true, ..new_entry(s.task.path()) };
-    let mut registration = s.registry.register(&new).unwrap();
-    registration.set_keeper("VMware Player").unwrap();
-    drop(registration);
-    s.processes.start(me(), 99);
+    s.leave_with(&player());
     let listed = s.registry.list().unwrap().vms;
     assert_eq!((listed[0].manager, listed[0].vm), (Presence::Gone, Presence::Unknown));
 
     assert!(s.registry.reap(Reap::Orphans).unwrap().left.is_empty(), "it will be adopted");
     let reaped = s.registry.reap(Reap::All).unwrap();
-    assert!(reaped.left[0].1.contains("VMware Player has it"), "{reaped:?}");
+    assert!(reaped.left[0].1.contains("VMware Player has it as /t/vm/x.vmx"), "{reaped:?}");
     assert_eq!(s.files().len(), 1);
 
+    let keeper = player();
+    let new = NewEntry { outlives_manager: true, keeper: Some(&keeper), ..new_entry(s.task.path()) };
     let mut registration = s.registry.register(&new).unwrap();
     assert_eq!(registration.entry().keeper.as_deref(), Some("VMware Player"), "it is still there");
     registration.clear_vm().unwrap();
     drop(registration);
     assert!(s.files().is_empty());
+}
 
-    let mut registration = s.registry.register(&new).unwrap();
-    registration.set_keeper("VMware Player").unwrap();
-    drop(registration);
-    s.processes.start(me(), 100);
+#[rstest]
+#[case::on_a_workstation(player(), "power it off there, then remove ")]
+#[case::in_an_inventory(server(), "power it off there and remove it from the inventory, then remove ")]
+fn a_vm_that_a_product_has_is_not_forgotten_with_its_tasks_directory(#[case] keeper: Keeper, #[case] words: &str) {
+    let s = setting(Fake::default());
+    s.leave_with(&keeper);
     fs::remove_dir(s.task.path()).unwrap();
-    assert_eq!(s.registry.reap(Reap::Orphans).unwrap().dropped.len(), 1);
+    for which in [Reap::Orphans, Reap::All] {
+        let reaped = s.registry.reap(which).unwrap();
+        assert!(reaped.dropped.is_empty() && reaped.killed.is_empty(), "{reaped:?}");
+        let why = &reaped.left[0].1;
+        assert!(why.contains(&keeper.product) && why.contains(&keeper.machine) && why.contains(words), "{why}");
+    }
+    let listed = s.registry.list().unwrap().vms;
+    assert_eq!(listed[0].vm, Presence::Unknown);
+    // The way out that was named.
+    fs::remove_file(&listed[0].file).unwrap();
+    assert!(s.registry.list().unwrap().vms.is_empty());
+}
+
+#[rstest]
+#[case::another_product(Some(server()))]
+#[case::another_machine(Some(Keeper { machine: "/t/vm/y.vmx".to_owned(), ..player() }))]
+#[case::no_product(None)]
+fn a_vm_that_a_product_has_is_not_replaced_by_a_task_that_would_not_look_after_it(#[case] keeper: Option<Keeper>) {
+    let s = setting(Fake::default());
+    s.leave_with(&player());
+    let new = NewEntry { outlives_manager: keeper.is_some(), keeper: keeper.as_ref(), ..new_entry(s.task.path()) };
+    let error = s.registry.register(&new).unwrap_err();
+    assert!(matches!(&error, RegistryError::Kept { .. }), "{error:?}");
+    assert!(error.to_string().contains("VMware Player has it as /t/vm/x.vmx"), "{error}");
+    assert_eq!(s.registry.list().unwrap().vms[0].entry.keeper.as_deref(), Some("VMware Player"));
+}
+
+/// What is where the entry's temporary file would be, so that no entry can be written, whoever we are.
+fn in_the_way(s: &Setting) -> std::path::PathBuf {
+    drop(s.registry.register(&new_entry(s.task.path())).unwrap());
+    let registration = s.registry.register(&new_entry(s.task.path())).unwrap();
+    let obstacle = s.data.path().join("vms").join(format!("{}.tmp", s.files()[0]));
+    drop(registration);
+    fs::create_dir(&obstacle).unwrap();
+    obstacle
+}
+
+#[test]
+fn a_registry_that_cannot_be_written_is_an_error_and_holds_nobody_up() {
+    let s = setting(Fake::default());
+    let obstacle = in_the_way(&s);
+    let registry = s.registry.clone().with_patience(Duration::ZERO);
+    for _ in 0..2 {
+        let error = registry.register(&new_entry(s.task.path())).unwrap_err();
+        assert!(matches!(&error, RegistryError::Io { what: "write", .. }), "{error:?}");
+    }
+    let other = tempfile::tempdir().unwrap();
+    registry.register(&new_entry(other.path())).unwrap();
+    fs::remove_dir(obstacle).unwrap();
+    registry.register(&new_entry(s.task.path())).unwrap();
+}
+
+#[test]
+fn an_entry_that_can_no_longer_be_written_is_an_error_and_holds_nobody_up() {
+    let s = setting(Fake::default());
+    s.processes.start(VM, 2);
+    let registry = s.registry.clone().with_patience(Duration::ZERO);
+    let obstacle = in_the_way(&s);
+    fs::remove_dir(&obstacle).unwrap();
+    let mut registration = registry.register(&new_entry(s.task.path())).unwrap();
+    fs::create_dir(&obstacle).unwrap();
+    registration.set_vm(VM).unwrap_err();
+    registration.clear_vm().unwrap_err();
+    drop(registration);
+    assert!(s.files().iter().all(|name| !name.ends_with(".json")), "{:?}", s.files());
+}
+
+#[test]
+fn the_lock_is_waited_for_no_longer_than_is_bearable() {
+    let s = setting(Fake::default());
+    let lock = s.data.path().join("vms/.lock");
+    let holder = fs::File::create(&lock).unwrap();
+    holder.lock().unwrap();
+    let registry = s.registry.clone().with_patience(Duration::from_millis(20));
+    let error = registry.register(&new_entry(s.task.path())).unwrap_err();
+    assert!(matches!(&error, RegistryError::Locked { path, .. } if *path == lock), "{error:?}");
+    assert!(error.to_string().contains(&lock.display().to_string()), "{error}");
+    drop(holder);
+    registry.register(&new_entry(s.task.path())).unwrap();
+}
+
+#[test]
+fn an_earlier_entry_that_cannot_be_understood_is_not_replaced() {
+    let s = setting(Fake::default());
+    let registration = s.registry.register(&new_entry(s.task.path())).unwrap();
+    let path = s.data.path().join("vms").join(&s.files()[0]);
+    std::mem::forget(registration);
+    let later = fs::read_to_string(&path).unwrap().replace("\"version\": 1", "\"version\": 2");
+    fs::write(&path, &later).unwrap();
+    let error = s.registry.register(&new_entry(s.task.path())).unwrap_err();
+    assert!(matches!(&error, RegistryError::Entry { .. }), "{error:?}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), later);
+}
+
+#[test]
+fn an_entry_of_an_earlier_version_is_read() {
+    let s = setting(Fake::default());
+    let dir = fs::canonicalize(s.task.path()).unwrap();
+    let process = r#"{"pid":1,"started":1,"boot":"boot"}"#;
+    let text = format!(
+        r#"{{"version":1,"task":"t","dir":{},"hypervisor":"vix","outlives_manager":true,"manager":{process},"vm":null,"keeper":"VMware Player"}}"#,
+        serde_json::to_string(&dir).unwrap()
+    );
+    fs::write(s.data.path().join("vms/old.json"), text).unwrap();
+    let listed = s.registry.list().unwrap();
+    assert!(listed.damaged.is_empty(), "{:?}", listed.damaged);
+    assert_eq!((&listed.vms[0].entry.dir, &listed.vms[0].entry.machine), (&dir, &None));
+    let way_out = listed.vms[0].entry.way_out(&listed.vms[0].file).unwrap();
+    assert!(way_out.starts_with("VMware Player has it: run its task again"), "{way_out}");
+}
+
+#[rstest]
+#[case::not_unicode(b"caf\xe9")]
+#[case::comma(b"a,,b=c")]
+#[case::space(b" a b ")]
+#[case::new_line(b"a\nb\"\\")]
+#[case::long(&[b'd'; 200])]
+#[cfg(unix)]
+fn a_directory_is_written_and_read_whole_whatever_its_name(#[case] name: &[u8]) {
+    use std::os::unix::ffi::OsStrExt;
+    let s = setting(Fake::default());
+    let mut dir = fs::canonicalize(s.task.path()).unwrap();
+    for _ in 0..10 {
+        dir.push(std::ffi::OsStr::from_bytes(name));
+    }
+    fs::create_dir_all(&dir).unwrap();
+    let mut registration = s.registry.register(&new_entry(&dir)).unwrap();
+    s.processes.start(VM, 2);
+    registration.set_vm(VM).unwrap();
+    drop(registration);
+    let listing = s.registry.list().unwrap();
+    assert!(listing.damaged.is_empty(), "{:?}", listing.damaged);
+    assert_eq!(listing.vms[0].entry.dir, dir);
+    assert!(
+        matches!(s.registry.register(&new_entry(&dir)), Err(RegistryError::StillRuns { dir: told, .. }) if told == dir)
+    );
 }

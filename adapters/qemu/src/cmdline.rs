@@ -3,8 +3,9 @@
 //! Saved states are loaded into machines that were described by the same line, so its order is part of their format:
 //! raise [`LAYOUT`] whenever a device changes.
 
+use std::ffi::OsString;
 use std::os::fd::RawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
@@ -77,19 +78,34 @@ pub struct Line<'a> {
     pub sockets: Listen,
 }
 
+/// Arguments in the making.
+#[derive(Default)]
+struct Args(Vec<OsString>);
+
+impl Args {
+    fn add(&mut self, words: &[&str]) {
+        self.0.extend(words.iter().map(OsString::from));
+    }
+
+    /// An option whose whole value is a file's path, which QEMU does not take apart at commas.
+    fn file(&mut self, option: &str, path: &Path) {
+        self.0.extend([option.into(), path.into()]);
+    }
+}
+
 impl Line<'_> {
-    /// The arguments.
+    /// The arguments. Paths are whole, whatever bytes they consist of, but for those of the disk's layers: QEMU knows these
+    /// as JSON, so they must be UTF-8.
     #[must_use]
-    pub fn args(&self) -> Vec<String> {
-        let mut args = Vec::new();
-        let mut add = |words: &[&str]| args.extend(words.iter().map(|&word| word.to_owned()));
-        add(&["-nodefaults", "-no-user-config", "-display", "none"]);
-        add(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
+    pub fn args(&self) -> Vec<OsString> {
+        let mut args = Args::default();
+        args.add(&["-nodefaults", "-no-user-config", "-display", "none"]);
+        args.add(&["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]);
         // A guest that resets has lost its program: QEMU ends, and says why.
-        add(&["-no-reboot", "-rtc", "base=utc"]);
-        add(&["-machine", &format!("{},memory-backend=m0", self.image.machine)]);
-        add(&["-accel", self.accel.name(), "-cpu", &self.image.cpu]);
-        add(&["-m", &format!("{}k", self.bytes / 1024), "-smp", &self.cpus.to_string()]);
+        args.add(&["-no-reboot", "-rtc", "base=utc"]);
+        args.add(&["-machine", &format!("{},memory-backend=m0", self.image.machine)]);
+        args.add(&["-accel", self.accel.name(), "-cpu", &self.image.cpu]);
+        args.add(&["-m", &format!("{}k", self.bytes / 1024), "-smp", &self.cpus.to_string()]);
         let size = self.bytes;
         let memory = match self.memory {
             Memory::Anonymous => json!({ "qom-type": "memory-backend-ram", "id": "m0", "size": size }),
@@ -99,29 +115,29 @@ impl Line<'_> {
                 "share": matches!(self.memory, Memory::Shared(_)),
             }),
         };
-        add(&["-object", &memory.to_string()]);
+        args.add(&["-object", &memory.to_string()]);
         match &self.kernel {
-            Some(kernel) => add(&["-kernel", &kernel.to_string_lossy()]),
+            Some(kernel) => args.file("-kernel", kernel),
             None => {
-                add(&["-kernel", &self.image.kernel.to_string_lossy()]);
-                add(&["-initrd", &self.image.initrd.to_string_lossy()]);
-                add(&["-append", &self.image.cmdline]);
+                args.file("-kernel", &self.image.kernel);
+                args.file("-initrd", &self.image.initrd);
+                args.add(&["-append", &self.image.cmdline]);
             }
         }
         if self.start == Start::Incoming {
-            add(&["-incoming", "defer"]);
+            args.add(&["-incoming", "defer"]);
         }
         // Whatever starts, starts when we say so.
-        add(&["-S"]);
-        self.channels(&mut add);
-        self.disk(&mut add);
-        args
+        args.add(&["-S"]);
+        self.channels(&mut args);
+        self.disk(&mut args);
+        args.0
     }
 
-    fn channels(&self, add: &mut impl FnMut(&[&str])) {
+    fn channels(&self, args: &mut Args) {
         // A ring in QEMU's memory: a program may flood the console, and only its end is of use to anybody.
-        add(&["-chardev", "ringbuf,id=console,size=65536", "-serial", "chardev:console"]);
-        add(&["-device", "virtio-serial-pci,id=vs0,max_ports=4,addr=0x3"]);
+        args.add(&["-chardev", "ringbuf,id=console,size=65536", "-serial", "chardev:console"]);
+        args.add(&["-device", "virtio-serial-pci,id=vs0,max_ports=4,addr=0x3"]);
         for (index, channel) in Channel::ALL.into_iter().enumerate() {
             let (id, port) = match channel {
                 Channel::Qmp => ("qmp", None),
@@ -133,17 +149,17 @@ impl Line<'_> {
                 Listen::Inherited(fds) => format!("fd={}", fds[index]),
                 Listen::Named => format!("path={}", channel.name()),
             };
-            add(&["-chardev", &format!("socket,id={id},{place},server=on,wait=off")]);
+            args.add(&["-chardev", &format!("socket,id={id},{place},server=on,wait=off")]);
             match port {
-                None => add(&["-mon", "chardev=qmp,mode=control"]),
+                None => args.add(&["-mon", "chardev=qmp,mode=control"]),
                 Some((number, name)) => {
-                    add(&["-device", &format!("virtserialport,bus=vs0.0,nr={number},chardev={id},name={name}")])
+                    args.add(&["-device", &format!("virtserialport,bus=vs0.0,nr={number},chardev={id},name={name}")])
                 }
             }
         }
     }
 
-    fn disk(&self, add: &mut impl FnMut(&[&str])) {
+    fn disk(&self, args: &mut Args) {
         let mut below: Option<&str> = None;
         for (index, layer) in self.disk.iter().enumerate() {
             let node = json!({
@@ -153,17 +169,19 @@ impl Line<'_> {
                 "backing": below,
                 "file": { "driver": "file", "filename": layer.file.to_string_lossy() },
             });
-            add(&["-blockdev", &node.to_string()]);
+            args.add(&["-blockdev", &node.to_string()]);
             below = Some(&layer.node);
         }
         if let Some(top) = below {
-            add(&["-device", &format!("virtio-blk-pci,id=disk,drive={top},addr=0x4")]);
+            args.add(&["-device", &format!("virtio-blk-pci,id=disk,drive={top},addr=0x4")]);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
     use super::*;
 
     fn image() -> Image {
@@ -193,7 +211,7 @@ mod tests {
             disk: Vec::new(),
             sockets: Listen::Inherited([10, 11, 12, 13]),
         };
-        insta::assert_snapshot!(line.args().join("\n"));
+        insta::assert_snapshot!(line.args().join(OsStr::new("\n")).to_str().unwrap_or_default());
     }
 
     #[test]
@@ -211,6 +229,26 @@ mod tests {
             disk: vec![layer("base"), layer("d1")],
             sockets: Listen::Inherited([10, 11, 12, 13]),
         };
-        insta::assert_snapshot!(line.args().join("\n"));
+        insta::assert_snapshot!(line.args().join(OsStr::new("\n")).to_str().unwrap_or_default());
+    }
+
+    #[test]
+    fn paths_of_any_bytes_are_whole() {
+        use std::os::unix::ffi::OsStringExt;
+        let kernel = OsString::from_vec(b"/caf\xe9/a,b\n c".to_vec());
+        let image = Image { kernel: kernel.clone().into(), initrd: kernel.clone().into(), ..image() };
+        let line = Line {
+            image: &image,
+            kernel: None,
+            accel: Accel::Tcg,
+            bytes: 256 << 20,
+            cpus: 1,
+            memory: Memory::Anonymous,
+            start: Start::Boot,
+            disk: Vec::new(),
+            sockets: Listen::Inherited([10, 11, 12, 13]),
+        };
+        assert_eq!(line.args().iter().filter(|arg| **arg == kernel).count(), 2);
+        assert!(Line { kernel: Some(kernel.clone().into()), ..line }.args().contains(&kernel));
     }
 }

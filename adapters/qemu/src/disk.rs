@@ -41,10 +41,16 @@ impl DiskError {
         match self {
             Self::NoImg => false,
             // It has no better way to tell.
-            Self::Img { what, .. } => what.contains("No space left"),
-            Self::Io { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+            Self::Img { what, .. } => says_no_space(what),
+            Self::Io { source, .. } => vmtask_driver::is_no_space(source),
         }
     }
+}
+
+/// Whether that is what QEMU or `qemu-img` says of a write without room, in no language but English; or what is said of
+/// `qemu-img` if the limit on the size of files has ended it.
+pub(crate) fn says_no_space(text: &str) -> bool {
+    ["No space left", "Disk quota exceeded", "File too large", "SIGXFSZ"].iter().any(|words| text.contains(words))
 }
 
 /// Makes an empty layer of `size` bytes above `backing`, or a disk of its own.
@@ -69,7 +75,8 @@ pub(crate) fn create(qemu: &Qemu, file: &Path, backing: Option<&Path>, size: u64
         return Ok(());
     }
     let _ = std::fs::remove_file(file);
-    Err(DiskError::Img { path: file.to_owned(), what: String::from_utf8_lossy(&output.stderr).trim().to_owned() })
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(DiskError::Img { path: file.to_owned(), what: if said.is_empty() { output.status.to_string() } else { said } })
 }
 
 /// Flushes the directory that a file is in.

@@ -7,8 +7,8 @@ use std::io;
 use std::process::ExitStatus;
 
 use vmtask_core::FaultKind;
-use vmtask_driver::PortError;
 use vmtask_driver::kit::{self, CheckpointError};
+use vmtask_driver::{PortError, naming_the_limit};
 
 use crate::agent::AgentError;
 use crate::disk::DiskError;
@@ -25,7 +25,7 @@ pub(crate) trait Fault: std::fmt::Display {
 
     /// With what was attempted before it.
     fn during(&self, what: &str) -> PortError {
-        PortError::new(self.kind(), format!("{what}: {self}"))
+        PortError::new(self.kind(), naming_the_limit(format!("{what}: {self}")))
     }
 }
 
@@ -126,7 +126,7 @@ impl Fault for TemplateError {
 /// lacked something of the host's says nothing about the checkpoint.
 pub(crate) fn of_loading(error: &InstanceError, ended: Option<ExitStatus>) -> FaultKind {
     /// The system's words for what a host lacks, as QEMU passes them on.
-    const HOST: [&str; 7] = [
+    const HOST: [&str; 8] = [
         "Cannot allocate memory",
         "cannot set up guest memory",
         "Too many open files",
@@ -134,6 +134,7 @@ pub(crate) fn of_loading(error: &InstanceError, ended: Option<ExitStatus>) -> Fa
         "Input/output error",
         "Permission denied",
         "No space left",
+        "File too large",
     ];
     let (words, by_itself) = match error {
         InstanceError::Incoming(words) => (words, true),

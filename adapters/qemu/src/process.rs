@@ -6,6 +6,7 @@
 //!                   the parent-death signal is tied to this thread, so it lives exactly as long as QEMU does
 //! ```
 
+use std::ffi::OsString;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
@@ -159,7 +160,7 @@ pub struct Spawn {
     /// The program.
     pub program: PathBuf,
     /// Its arguments.
-    pub args: Vec<String>,
+    pub args: Vec<OsString>,
     /// Inherited under the same numbers.
     pub inherit: Vec<OwnedFd>,
     /// Where its standard error goes, appended.

@@ -347,7 +347,7 @@ impl Begun {
         if !self.restore_run_state(&Wait::most(ANSWER)) {
             return self.lost(why);
         }
-        let kind = if why.contains("No space left") { FaultKind::NoSpace } else { FaultKind::Refused };
+        let kind = if crate::disk::says_no_space(why) { FaultKind::NoSpace } else { FaultKind::Refused };
         let generation = self.generation;
         PortError::new(
             kind,

@@ -55,6 +55,11 @@ fn in_child(parent: Pid, child: &Child) -> io::Result<()> {
     if rustix::process::getppid() != Some(parent) {
         return Err(io::Error::from_raw_os_error(libc::ESRCH));
     }
+    // QEMU does not handle it, and would end where a write that fails is an error that it tells us.
+    // SAFETY: SIG_IGN is no function of ours, and nothing else runs in this process.
+    if unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) } == libc::SIG_ERR {
+        return Err(io::Error::last_os_error());
+    }
     for &fd in &child.inherit {
         // SAFETY: the caller of `prepare` keeps these open, and fork has copied them.
         let fd = unsafe { BorrowedFd::borrow_raw(fd) };

@@ -121,7 +121,7 @@ impl TemplateError {
             Self::Disk(error) => return error.is_no_space(),
             _ => return false,
         };
-        source.kind() == io::ErrorKind::StorageFull
+        vmtask_driver::is_no_space(source)
     }
 }
 

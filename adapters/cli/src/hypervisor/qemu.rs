@@ -64,6 +64,13 @@ impl Kind {
     }
 
     pub(crate) fn make(&self, place: &Place<'_>) -> Result<Arc<dyn Hypervisor>, Error> {
+        // QEMU works in another directory than we do.
+        let dir = std::path::absolute(place.dir.root()).map_err(Error::io("find", place.dir.root()))?;
+        let cache = cache()?;
+        if place.file.spec().limits.disk.is_some() {
+            // The template's disk is in the cache, and the task's is above it.
+            [&dir, &cache].into_iter().try_for_each(|dir| speakable(dir))?;
+        }
         let spec = place.file.spec().with(|task| task.limits.memory = Some(self.memory()));
         let spec = spec.map_err(|error| Error::Hypervisor(error.to_string()))?;
         let setup = Setup {
@@ -71,16 +78,27 @@ impl Kind {
             spec,
             image: Image::of(&self.platform, self.memory, self.cpus),
             qemu: self.qemu.clone(),
-            dir: place.dir.root().to_owned(),
+            dir,
             // Empty for a task file in the current directory: then inputs are relative to that, as they should be.
             inputs: place.file.path().parent().unwrap_or(Path::new("")).to_owned(),
             results: place.dir.results(),
-            cache: cache()?,
+            cache,
             baseline: Baseline::Warm,
             low_priority: true,
         };
         let vm = QemuVm::new(setup).map_err(|error| Error::Hypervisor(error.to_string()))?;
         Ok(Arc::new(vm))
+    }
+}
+
+/// QEMU is told of a disk's files in JSON, whose text is Unicode.
+fn speakable(dir: &Path) -> Result<(), Error> {
+    match dir.to_str() {
+        Some(_) => Ok(()),
+        None => Err(Error::Hypervisor(format!(
+            "QEMU cannot have a disk (limits.disk) in {dir:?}, whose name is no UTF-8 text; name another directory with \
+             --dir, or set VMTASK_DATA_DIR"
+        ))),
     }
 }
 
@@ -102,7 +120,7 @@ fn registered(task: &str, dir: &Path) -> Result<Arc<dyn Fn(Life) + Send + Sync>,
     for (entry, why) in &reaped.left {
         tracing::warn!(task = entry.task, dir = %entry.dir.display(), why, "a virtual machine without a manager stays");
     }
-    let new = NewEntry { task, dir, hypervisor: "qemu", outlives_manager: false };
+    let new = NewEntry { task, dir, hypervisor: "qemu", outlives_manager: false, keeper: None };
     let registration = Mutex::new(registry.register(&new)?);
     Ok(Arc::new(move |life| {
         let mut registration = registration.lock().unwrap_or_else(PoisonError::into_inner);

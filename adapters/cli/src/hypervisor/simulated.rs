@@ -21,7 +21,7 @@ use vmtask_core::{
     Base, Boot, Capabilities, Command, CommandId, Event, ExitStatus, FaultKind, Found, Generation, Generations, Keep,
     Op, Pause, Power, Program, Reply, Snapshots,
 };
-use vmtask_driver::{EffectToken, EventSink, Fenced, Hypervisor, PortError};
+use vmtask_driver::{EffectToken, EventSink, Fenced, Hypervisor, PortError, is_no_space, naming_the_limit};
 
 use super::Place;
 use crate::error::Error;
@@ -263,9 +263,9 @@ fn failed<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> P
     move |error| {
         let kind = match error.kind() {
             io::ErrorKind::NotFound => FaultKind::NotFound,
-            io::ErrorKind::StorageFull => FaultKind::NoSpace,
+            _ if is_no_space(&error) => FaultKind::NoSpace,
             _ => FaultKind::Refused,
         };
-        PortError::new(kind, format!("cannot {what} {}: {error}", path.display()))
+        PortError::new(kind, naming_the_limit(format!("cannot {what} {}: {error}", path.display())))
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vmtask_core::{Plan, Policy, TaskSpec};
-use vmtask_driver::{Credentials, Digest, Execution, Hypervisor, SecretSource, TaskFile};
+use vmtask_driver::{Credentials, Digest, Execution, Hypervisor, Keeper, SecretSource, TaskFile};
 use vmtask_vix::{Candidate, Connection, Library, Product, Setup, VixVm, Wait, discover};
 
 use super::Place;
@@ -109,6 +109,16 @@ impl Kind {
 
     pub(crate) fn make(&self, place: &Place<'_>) -> Result<Arc<dyn Hypervisor>, Error> {
         let spec = place.file.spec();
+        // VIX wants absolute paths of virtual machines, and this one's is below it.
+        let dir = std::path::absolute(place.dir.root()).map_err(Error::io("find", place.dir.root()))?;
+        let inputs = place.file.path().parent().unwrap_or(Path::new("")).to_owned();
+        for path in [&dir, &inputs] {
+            if path.to_str().is_none() {
+                return Err(Error::Hypervisor(format!(
+                    "VIX takes paths as UTF-8 text only, which {path:?} is not; rename it, or name another directory with --dir"
+                )));
+            }
+        }
         let setup = Setup {
             spec: spec.clone(),
             library: self.library.clone(),
@@ -117,13 +127,14 @@ impl Kind {
             datastore: self.datastore.clone(),
             guest: self.guest.clone(),
             guest_dir: self.guest_dir.clone(),
-            // VIX wants absolute paths of virtual machines, and this one's is below it.
-            dir: std::path::absolute(place.dir.root()).map_err(Error::io("find", place.dir.root()))?,
-            inputs: place.file.path().parent().unwrap_or(Path::new("")).to_owned(),
+            dir,
+            inputs,
             results: place.dir.results(),
         };
         let vm = VixVm::new(setup).map_err(|error| Error::Hypervisor(error.to_string()))?;
-        let keeper = self.connection.product.to_string();
+        let product = self.connection.product;
+        let keeper =
+            Keeper { product: product.to_string(), machine: vm.vmx().to_owned(), inventory: product.has_inventory() };
         Ok(Arc::new(Registered::new(Arc::new(vm), &spec.name, place.dir.root(), keeper)?))
     }
 }

@@ -7,9 +7,9 @@ mod unix;
 mod windows;
 
 #[cfg(unix)]
-pub(crate) use unix::{Closer, Wishes, free, is_program, is_root, stop_this_process};
+pub(crate) use unix::{Closer, Wishes, free, is_program, is_root, stop_this_process, survive_size_limit};
 #[cfg(windows)]
-pub(crate) use windows::{Closer, Wishes, free, is_program, is_root, stop_this_process};
+pub(crate) use windows::{Closer, Wishes, free, is_program, is_root, stop_this_process, survive_size_limit};
 
 /// What somebody at the terminal, or the system, wants of this process.
 #[cfg_attr(windows, expect(dead_code, reason = "a Windows console knows only how to end a program"))]
@@ -17,6 +17,8 @@ pub(crate) use windows::{Closer, Wishes, free, is_program, is_root, stop_this_pr
 pub(crate) enum Wish {
     /// To end.
     Quit,
+    /// To end before the system ends it: said again and again, and still only once.
+    QuitSoon,
     /// To hold until it is told otherwise.
     Hold,
     /// To go on.
@@ -28,5 +30,6 @@ pub(crate) const HOW: &str = if cfg!(windows) {
     "Stopping it:\n    Ctrl-C, Ctrl-Break  once: save a checkpoint and stop; twice: stop at once\n"
 } else {
     "Signals:\n    SIGINT, SIGTERM  once: save a checkpoint and stop; twice: stop at once\n    \
+     SIGXCPU          save a checkpoint and stop: no more processor time is allowed\n    \
      SIGTSTP          hold the virtual machine, then stop; SIGCONT: go on\n"
 };

@@ -2,9 +2,11 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use rustix::fs::{Access, access};
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGXCPU, SIGXFSZ};
 use signal_hook::iterator::{Handle, Signals};
 
 use super::Wish;
@@ -21,7 +23,7 @@ impl Wishes {
     /// # Errors
     /// If the operating system refuses.
     pub(crate) fn listen() -> io::Result<Self> {
-        Signals::new([SIGINT, SIGTERM, SIGHUP, SIGTSTP, SIGCONT]).map(Self)
+        Signals::new([SIGINT, SIGTERM, SIGHUP, SIGXCPU, SIGTSTP, SIGCONT]).map(Self)
     }
 
     pub(crate) fn closer(&self) -> Closer {
@@ -33,6 +35,7 @@ impl Wishes {
         self.0.forever().next().map(|signal| match signal {
             SIGTSTP => Wish::Hold,
             SIGCONT => Wish::GoOn,
+            SIGXCPU => Wish::QuitSoon,
             _ => Wish::Quit,
         })
     }
@@ -42,6 +45,17 @@ impl Closer {
     pub(crate) fn close(&self) {
         self.0.close();
     }
+}
+
+/// From now on a write that would make a file larger than this process may (`ulimit -f`) is an error, as every other
+/// write that fails, instead of this process's end by SIGXFSZ. A handler and not "ignore", which programs that we start
+/// would inherit; the QEMU adapter decides that for QEMU.
+///
+/// # Errors
+/// If the operating system refuses.
+pub(crate) fn survive_size_limit() -> io::Result<()> {
+    // Nobody asks whether it came: the write says so.
+    signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map(drop)
 }
 
 /// Stops this process until SIGCONT. The VM's own process is in a group of its own and stays.

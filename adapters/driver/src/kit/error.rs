@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use vmtask_core::{FaultKind, Generation};
 
 use crate::port::PortError;
+use crate::room::is_no_space;
 
 /// Why a checkpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -77,10 +78,7 @@ pub enum Flaw {
 /// What an error of the operating system means for the core: it did nothing, and a later attempt may succeed.
 #[must_use]
 pub fn io_kind(error: &io::Error) -> FaultKind {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FaultKind::NoSpace,
-        _ => FaultKind::Refused,
-    }
+    if is_no_space(error) { FaultKind::NoSpace } else { FaultKind::Refused }
 }
 
 /// The fault of a restore, or of a look at the checkpoints, with both ways out if it says nothing about a checkpoint:

@@ -28,10 +28,13 @@ pub(crate) use linux::{identify, kill};
 #[cfg(not(any(target_os = "linux", windows)))]
 pub(crate) use other::{identify, kill};
 #[cfg(unix)]
-pub(crate) use unix::{create_private_dir, host_name_for_binding, open_to_others, open_up, sync_dir, try_own};
+pub(crate) use unix::{
+    create_private_dir, file_size_limit, host_name_for_binding, open_to_others, open_up, sync_dir, try_own,
+};
 #[cfg(windows)]
 pub(crate) use windows::{
-    create_private_dir, host_name_for_binding, identify, kill, open_to_others, open_up, sync_dir, try_own,
+    create_private_dir, file_size_limit, host_name_for_binding, identify, kill, open_to_others, open_up, sync_dir,
+    try_own,
 };
 
 /// One life of one process: its number alone is given to others once it is gone.

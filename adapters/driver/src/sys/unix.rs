@@ -37,6 +37,11 @@ pub(crate) fn try_own(path: &Path) -> io::Result<Owned> {
     }
 }
 
+/// The largest file that this process may write, if there is a limit.
+pub(crate) fn file_size_limit() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Fsize).current
+}
+
 /// What tells this host from others, as the operating system has it.
 pub(crate) fn host_name_for_binding() -> Option<String> {
     let id = ["/etc/machine-id", "/var/lib/dbus/machine-id"]

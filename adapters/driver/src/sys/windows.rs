@@ -62,6 +62,11 @@ pub(crate) fn try_own(path: &Path) -> io::Result<Owned> {
     }
 }
 
+/// Nothing: a process has no such limit there.
+pub(crate) fn file_size_limit() -> Option<u64> {
+    None
+}
+
 /// What tells this host from others, as the operating system has it: its machine GUID, made when it was installed.
 pub(crate) fn host_name_for_binding() -> Option<String> {
     let guid = HKEY::LOCAL_MACHINE.RegGetValue(
