@@ -164,8 +164,6 @@ impl Machine {
             self.drop_generation(generation, why);
             self.fall_back_on_junk(generation);
         }
-        // The one before it gets as many tries. There are only so many, so this comes to an end.
-        self.record.failed_restores = 0;
         self.record.losses = 0;
     }
 
@@ -180,7 +178,13 @@ impl Machine {
     }
 
     fn drop_generation(&mut self, generation: Generation, why: Unfit) {
+        if self.record.generations.newest() == Some(generation) {
+            // The one before it gets as many tries. There are only so many, so this comes to an end.
+            self.record.failed_restores = 0;
+        }
         self.record.generations.remove(generation);
+        // That it is safe need not be told any more.
+        self.reports.checkpoint.take_if(|(waiting, _, _)| *waiting == generation);
         if why != Unfit::Missing {
             self.set_aside(generation);
         }
@@ -257,7 +261,7 @@ impl Machine {
 
     /// The first look at what an earlier manager, or an earlier life of this VM, has left.
     fn first_look(&mut self, plan: &Plan, found: &Found) {
-        let dropped = self.take_stock(found);
+        let dropped = self.take_stock(plan, found);
         let first = !core::mem::replace(&mut self.looked, true);
         let crashed = first && self.unfinished && self.record.launched;
         let ours = crashed && found.program != Program::NotStarted;
@@ -285,14 +289,14 @@ impl Machine {
 
     /// Compares the checkpoints that there are with those that should be there. Returns whether the one to go on from was
     /// dropped.
-    fn take_stock(&mut self, found: &Found) -> bool {
+    fn take_stock(&mut self, plan: &Plan, found: &Found) -> bool {
         let newest = self.record.generations.newest();
         self.removing = self.removing.filter(|&g| !found.snapshots.contains(g));
         if let Some(pending) = self.record.pending {
             if found.snapshots.contains(pending) {
                 // Whole, although the journal never heard of it.
                 let cpu_ms = self.record.checkpointed_cpu_ms;
-                self.count_checkpoint(pending, cpu_ms);
+                self.count_checkpoint(plan, pending, cpu_ms);
             } else {
                 self.drop_snapshot();
             }

@@ -334,8 +334,10 @@ impl Machine {
         self.life.launch_doubt = false;
         self.life.launches = 0;
         self.life.examine = Examine::No;
-        self.record.failed_restores = 0;
         self.stage = Stage::Running;
+        if core::mem::take(&mut self.record.failed_restores) != 0 {
+            self.changed();
+        }
         self.life.running_since = (!self.life.paused).then_some(self.now);
         self.timers.arm_in(Timer::Watch, self.now, plan.policy.watch);
         self.arm_checkpoint(plan);
@@ -403,22 +405,22 @@ impl Machine {
     /// A checkpoint is whole. It counts now; the oldest may go, once the journal says so.
     fn committed(&mut self, plan: &Plan, generation: Generation) {
         let begun = self.life.snapshot.take();
-        self.count_checkpoint(generation, begun.map_or(0, |begun| begun.cpu_ms));
+        self.count_checkpoint(plan, generation, begun.map_or(0, |begun| begun.cpu_ms));
         self.life.end_saved = begun.is_some_and(|begun| begun.of_the_end);
-        let keep = plan.checkpoints.map_or(1, |c| usize::from(c.keep));
-        while self.record.generations.len() > keep {
-            let Some(oldest) = self.record.generations.oldest() else { break };
-            self.record.generations.remove(oldest);
-            self.junk.insert(oldest);
-        }
         if self.record.intent == Intent::Quit {
             self.saved = true;
         }
     }
 
-    pub(crate) fn count_checkpoint(&mut self, generation: Generation, cpu_ms: u64) {
+    pub(crate) fn count_checkpoint(&mut self, plan: &Plan, generation: Generation, cpu_ms: u64) {
         if let Some(evicted) = self.record.generations.insert(generation) {
             self.junk.insert(evicted);
+        }
+        let keep = plan.checkpoints.map_or(1, |c| usize::from(c.keep));
+        while self.record.generations.len() > keep {
+            let Some(oldest) = self.record.generations.oldest() else { break };
+            self.record.generations.remove(oldest);
+            self.junk.insert(oldest);
         }
         self.record.pending = None;
         self.record.checkpointed_cpu_ms = cpu_ms;

@@ -294,7 +294,8 @@ pub(crate) fn on_report(system: &mut System, scenario: &Scenario, report: &Repor
             let whole = system.world.snapshot(generation).is_some_and(|s| s.whole);
             // It may have been pruned again before anyone drained the reports.
             let newest = system.machine.newest_checkpoint() == Some(generation);
-            if newest && !(journaled && whole) {
+            // Nor can a machine know that somebody has deleted it since.
+            if newest && !(journaled && (whole || system.spy.deleted)) {
                 return Err(Violation::ReportedTooEarly(generation));
             }
         }
@@ -341,8 +342,8 @@ fn a_drop_has_a_reason(
         Unfit::Missing => found.is_none(),
         Unfit::Damaged => found.is_none_or(|s| damaged(s.health)),
         Unfit::NotOurs | Unfit::Rejected | Unfit::Lifeless => {
-            let tried = [system.spy.restored, system.spy.dropping].into_iter().flatten();
-            tried.into_iter().any(|(tried, times)| tried == generation && times >= attempts)
+            // What a lying disk has forgotten, or brought back, the machine counts on from.
+            system.spy.disk_lied || system.spy.restores_of(generation) >= attempts
         }
     };
     if true_reason { Ok(()) } else { Err(Violation::GoodCheckpointDropped(generation, why)) }
@@ -386,7 +387,9 @@ pub(crate) fn on_verdict(
 pub(crate) fn on_durable(system: &mut System) {
     let newest = system.world.snapshots.iter().flatten().filter(|s| s.whole).map(|s| s.generation).max();
     let listed = |g| system.disk.load().is_some_and(|r| r.generations.contains(g));
-    let Some(newest) = newest.filter(|&g| listed(g) && system.world.restores(g)) else { return };
+    // One that was dropped meanwhile is named by records that were written before.
+    let counts = |g| listed(g) && system.world.restores(g) && !system.spy.given_up.contains(g);
+    let Some(newest) = newest.filter(|&g| counts(g)) else { return };
     if !system.spy.disk_lied {
         system.spy.promised = true;
         system.spy.end_saved = system.world.snapshot(newest).is_some_and(|s| s.guest.program.exited);

@@ -63,10 +63,11 @@ pub(crate) struct Spy {
     pub(super) provisioned: Option<Boot>,
     /// The op that failed last: how, and at which attempt.
     pub(super) failed: Option<(Op, FaultKind, u8)>,
-    /// The checkpoint that is being restored, and how often in a row it did not bring back the program.
-    pub(super) restored: Option<(Generation, u8)>,
-    /// The same of the one before it: of one that is dropped, it is told after the next was handed out.
-    pub(super) dropping: Option<(Generation, u8)>,
+    /// How often each checkpoint was restored since a durable record last said that it brought back the program; up to
+    /// [`MANY_RESTORES`], of the newest that were.
+    pub(super) restored: [Option<(Generation, u8)>; 4],
+    /// The program has been seen to run since the last restore.
+    pub(super) came_back: bool,
     /// How often the VM was powered off since the last checkpoint: each loss is one.
     pub(super) losses: u16,
     /// Guests of this manager's that were lost while outputs were copied out of them, and the boot of the latest.
@@ -111,6 +112,9 @@ pub(crate) struct Spy {
     /// A record was not written when it should have been.
     pub(crate) journal_fails: bool,
 }
+
+/// Restores of one checkpoint are counted up to this: no scenario's policy tells more apart.
+const MANY_RESTORES: u8 = 3;
 
 impl Spy {
     pub(crate) fn emitted(&mut self, record: &Record) -> Result<(), Violation> {
@@ -296,11 +300,7 @@ impl Spy {
         if let Op::Provision(Base::Checkpoint(generation)) = op
             && came_so_far
         {
-            if self.restored.is_some_and(|(other, _)| other != generation) {
-                self.dropping = self.restored;
-            }
-            let before = self.restored.filter(|(same, _)| *same == generation).map_or(0, |(_, times)| times);
-            self.restored = Some((generation, before.saturating_add(1)));
+            self.count_restore(generation);
         }
         match (op, result) {
             (Op::RemoveSnapshot(generation), Ok(_)) => {
@@ -311,11 +311,43 @@ impl Spy {
         }
     }
 
+    fn count_restore(&mut self, generation: Generation) {
+        self.came_back = false;
+        let known = |place: &Option<(Generation, u8)>| place.is_some_and(|(tried, _)| tried == generation);
+        if let Some((_, times)) = self.restored.iter_mut().find(|place| known(place)).and_then(Option::as_mut) {
+            *times = (*times + 1).min(MANY_RESTORES);
+            return;
+        }
+        // In order, so that it makes no difference which was tried first; the oldest makes room.
+        let oldest = self.restored.len() - 1;
+        if self.restored[oldest].is_none_or(|(other, _)| other < generation) {
+            self.restored[oldest] = Some((generation, 1));
+            self.restored.sort_by_key(|place| core::cmp::Reverse(*place));
+        }
+    }
+
+    /// How often a checkpoint was restored, as far as the journal does not say that it brought back the program.
+    pub(super) fn restores_of(&self, generation: Generation) -> u8 {
+        let tried = self.restored.iter().flatten().find(|(tried, _)| *tried == generation);
+        tried.map_or(0, |(_, times)| *times)
+    }
+
+    /// A record is durable. If it counts no failed restores of its newest checkpoint, there are none to go on from.
+    pub(crate) fn now_durable(&mut self, record: &Record) {
+        self.durable = record.seq;
+        if record.failed_restores == 0 && self.came_back {
+            let newest = record.generations.newest();
+            self.restored
+                .iter_mut()
+                .filter(|place| place.map(|(tried, _)| tried) == newest)
+                .for_each(|place| *place = None);
+            self.restored.sort_by_key(|place| core::cmp::Reverse(*place));
+        }
+    }
+
     /// The machine says where it is.
     pub(crate) fn says(&mut self, phase: Phase) {
-        if phase == Phase::Running {
-            self.restored = None;
-        }
+        self.came_back |= phase == Phase::Running;
         self.program_runs |= phase == Phase::Running;
         self.looks &= phase == Phase::Running;
     }
@@ -433,17 +465,8 @@ impl Spy {
         (self.blind, self.looks, self.program_runs, self.removed).hash(h);
         (self.aborted, left(self.suspend_by), left(self.quit), left(self.abort_by)).hash(h);
         (self.any_fault, self.harmed, self.excused, self.promised, self.disk_lied).hash(h);
-        (
-            self.clock_in_doubt,
-            self.off,
-            self.unseen,
-            self.given_up,
-            self.given_up_on,
-            self.journal_fails,
-            self.dropping,
-        )
-            .hash(h);
-        (self.tried, self.launches, self.provisioned == self.boot, self.failed, self.restored).hash(h);
+        (self.clock_in_doubt, self.off, self.unseen, self.given_up, self.given_up_on, self.journal_fails).hash(h);
+        (self.tried, self.launches, self.provisioned == self.boot, self.failed, self.restored, self.came_back).hash(h);
         (self.losses, self.rounds, self.collecting == self.boot, self.begun_for_quit, self.must_save).hash(h);
         (self.found, self.deleted, self.asked).hash(h);
         (self.adopts, self.set_aside, self.untold, self.left, self.end_saved, self.end_tried, self.known_to_run)

@@ -294,7 +294,7 @@ impl System {
             }
             _ => {
                 self.disk.write(record);
-                self.spy.durable = record.seq;
+                self.spy.now_durable(&record);
                 self.tell_machine(scenario, director, Input::Persisted(record.seq))?;
                 invariant::on_durable(self);
             }
