@@ -24,8 +24,6 @@ const PROMPT: u64 = 3 * TICK;
 /// How much longer when something does: every attempt of a pause, its fence, every attempt of a power-off, its fence.
 const UNLUCKY: u64 = 40 * TICK;
 
-/// As many whole checkpoints as lie on disk at once: two that are kept, and one that is to be deleted.
-const KEPT: u16 = 3;
 /// A quit that leaves so many milliseconds leaves time enough to save what runs, unless something goes wrong.
 const ENOUGH_TO_SAVE: u64 = 60 * TICK;
 

@@ -4,10 +4,10 @@ use std::hash::Hash;
 
 use vmtask_core::{
     Accepted, Base, Boot, Command, CommandId, Denied, Event, Fault, FaultKind, Generation, Generations, Input, Instant,
-    Intent, JournalSeq, Op, Outcome, Phase, Power, Program, Record, Reply, Request, Span, Stimulus,
+    Intent, JournalSeq, MAX_GENERATIONS, Op, Outcome, Phase, Power, Program, Record, Reply, Request, Span, Stimulus,
 };
 
-use super::{ENOUGH_TO_SAVE, KEPT, PROMPT, UNLUCKY, Violation, is_beside_the_program};
+use super::{ENOUGH_TO_SAVE, PROMPT, UNLUCKY, Violation, is_beside_the_program};
 use crate::act::Act;
 use crate::scenario::{Scenario, TICK};
 use crate::system::Trouble;
@@ -65,7 +65,7 @@ pub(crate) struct Spy {
     pub(super) failed: Option<(Op, FaultKind, u8)>,
     /// How often each checkpoint was restored since a durable record last said that it brought back the program; up to
     /// [`MANY_RESTORES`], of the newest that were.
-    pub(super) restored: [Option<(Generation, u8)>; 4],
+    pub(super) restored: [Option<(Generation, u8)>; MAX_GENERATIONS],
     /// The program has been seen to run since the last restore.
     pub(super) came_back: bool,
     /// How often the VM was powered off since the last checkpoint: each loss is one.
@@ -148,11 +148,12 @@ impl Spy {
 
     /// Something went wrong, or a manager is started.
     fn excuse(&mut self, scenario: &Scenario) {
-        // A single fault may take a guest down, and spoil all checkpoints that are kept (those of a guest that hangs). All
-        // but the oldest are tried as often as the policy says, and that one until the task fails.
+        // A single fault may take a guest down, and spoil all checkpoints that lie on disk (those of a guest that hangs, and
+        // cannot be asked to let any go). All but the oldest are tried as often as the policy says, and that one until the
+        // task fails.
         let policy = scenario.plan().policy();
-        let spoilt = (KEPT - 1) * u16::from(policy.restore_attempts.get());
-        self.excused = u8::try_from(spoilt + policy.max_losses + 2).unwrap_or(u8::MAX);
+        let spoilt = MAX_GENERATIONS * usize::from(policy.restore_attempts.get());
+        self.excused = u8::try_from(spoilt + usize::from(policy.max_losses) + 2).unwrap_or(u8::MAX);
     }
 
     pub(crate) fn went_wrong(&mut self, scenario: &Scenario, act: Act) {
