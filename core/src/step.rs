@@ -84,8 +84,8 @@ impl Machine {
 
     /// What the journal must say before `op` is handed out.
     fn prepare(&mut self, op: Op) {
+        // Attempts are counted anew once another op is handed out, not when it is merely chosen and then not wanted.
         if self.tries.op != Some(op) {
-            self.tries = Tries::default();
             self.timers.disarm(Timer::Retry);
         }
         match op {
@@ -679,8 +679,10 @@ impl Machine {
         }
         self.notice(Notice::JournalLost);
         self.failing = None;
+        let off = self.stage == Stage::TearingDown { off: true };
         self.fence_flight(plan);
         self.end_as(Outcome::Failed { cause: Cause::Journal });
+        self.stage = Stage::TearingDown { off };
         if self.commands == 0 {
             // Nothing was touched: whatever an earlier manager has left is as it was.
             self.finish(self.inherited);
