@@ -6,7 +6,7 @@
 use std::fmt;
 
 use vmtask_core::table::{Expected, PhaseKind, Trigger, expected};
-use vmtask_core::{Intent, Machine, OpKind, Stimulus};
+use vmtask_core::{FaultKind, Intent, Machine, OpKind, Stimulus};
 
 use crate::act::{Act, Director, Moment, dishonest};
 use crate::trace::Told;
@@ -109,6 +109,8 @@ fn contract(phase: PhaseKind, trigger: Trigger) -> Option<&'static str> {
     let of_guest = of_program || matches!(trigger, Trigger::GuestStopped | Trigger::GuestRebooted);
     Some(match trigger {
         Trigger::Pending if !sliced => "only ops that take long are answered in slices",
+        // Nobody makes an adapter say so, but the world does of a checkpoint that was deleted.
+        Trigger::Failed(FaultKind::NotFound) if phase == K::Provisioning => return None,
         Trigger::Failed(kind) => return dishonest(op_of(phase)?, kind),
         _ if of_guest && phase == K::Created => "there is no VM yet",
         _ if of_guest && phase == K::Registering => "a VM that was found off sends nothing",
@@ -116,7 +118,7 @@ fn contract(phase: PhaseKind, trigger: Trigger) -> Option<&'static str> {
         _ if of_program && matches!(phase, K::MakingWorkdir | K::CopyingIn) => "the program has not been launched",
         Trigger::JournalLost if phase == K::Created => "nothing has been recorded",
         Trigger::Progress if phase == K::Paused => "a guest at rest makes no progress",
-        Trigger::Progress if matches!(phase, K::CopyingOut | K::Unregistering) => "the program has ended",
+        Trigger::Progress if phase == K::Unregistering => "the VM is off",
         _ => return None,
     })
 }

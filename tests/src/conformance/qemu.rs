@@ -93,7 +93,7 @@ impl Subject for Qemu {
             limits: Limits::default(),
         }
         .check()
-        .unwrap()
+        .expect("the story\'s task is in order")
     }
 
     fn expected(&self, steps: u32, _input: &[u8], dir: &Path) -> Vec<u8> {

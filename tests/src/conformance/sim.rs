@@ -208,7 +208,7 @@ fn spec() -> TaskSpec {
         limits: Limits::default(),
     }
     .check()
-    .unwrap()
+    .expect("the story\'s task is in order")
 }
 
 impl Sim {
@@ -224,7 +224,7 @@ impl Sim {
             ..TaskDraft::from(spec())
         }
         .check()
-        .unwrap();
+        .expect("the story\'s task is in order");
         Scenario::for_task(&spec, vec![input.to_vec()], steps).expect("a task that the world can carry out")
     }
 }

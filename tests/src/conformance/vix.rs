@@ -375,7 +375,7 @@ impl Subject for Vix {
             limits: Limits::default(),
         }
         .check()
-        .unwrap()
+        .expect("the story\'s task is in order")
     }
 
     fn expected(&self, steps: u32, input: &[u8], dir: &Path) -> Vec<u8> {
