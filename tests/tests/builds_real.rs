@@ -49,7 +49,7 @@ fn spec() -> TaskSpec {
         limits: Limits::default(),
     }
     .check()
-    .unwrap()
+    .expect("the task is in order")
 }
 
 /// One manager's adapter.
