@@ -26,7 +26,7 @@ impl Dice for SplitMix {
 }
 
 fn plan(seed: u64) -> Plan {
-    let [guest_login, no_files, hasty] = [3, 5, 7].map(|n| seed % n == 0);
+    let [guest_login, no_files, hasty] = [3, 5, 7].map(|n| seed.is_multiple_of(n));
     let capabilities = Capabilities {
         linked_clones: true,
         snapshots: Snapshots::Many,
