@@ -444,7 +444,7 @@ fn a_task_runs_where_directories_have_any_names(#[case] name: &[u8], #[case] dis
     let on_disk = task.clone().with("[limits]\ndisk = \"64 MiB\"\n");
     if !disk {
         let (code, stderr) = run(&on_disk);
-        assert!(code == Some(213) && stderr.contains("no UTF-8 text"), "{code:?}: {stderr}");
+        assert!(code == Some(215) && stderr.contains("no UTF-8 text"), "{code:?}: {stderr}");
         assert!(!dir.join("t.vmtask/vm").exists(), "something was begun: {stderr}");
         fs::remove_dir_all(dir.join("t.vmtask")).expect("remove the task's directory");
     }

@@ -34,6 +34,8 @@ pub(crate) enum Error {
     Platform(PlatformError),
     #[error("{0}")]
     Hypervisor(String),
+    #[error("{0}")]
+    Directory(String),
     #[error(
         "not enough space for {}: up to {needed} are needed (a checkpoint is at most as large as the guest's memory), and \
          {free} are free; make room, or name a directory on another disk with --dir", dir.display()
@@ -93,6 +95,7 @@ impl Error {
             | Self::System { .. }
             | Self::Platform(PlatformError::Io { .. } | PlatformError::NoDataDir) => Exit::Host,
             Self::Result(ResultError::Lost { .. })
+            | Self::Directory(_)
             | Self::TaskDir(_)
             | Self::Finished(_)
             | Self::Journal(_)

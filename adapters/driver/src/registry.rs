@@ -339,7 +339,7 @@ impl<P: Processes + Clone> Registry<P> {
         let forget = || fs::remove_file(path).map_err(|error| format!("its entry stays: {error}"));
         if let Some(way_out) = entry.way_out(path) {
             // The next manager of its task will adopt it, if there can be one.
-            if which == Reap::All || !entry.dir.is_dir() {
+            if which == Reap::All || entry.has_lost_its_directory() {
                 reaped.left.push((entry, way_out));
             }
             return;

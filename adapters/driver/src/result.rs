@@ -233,7 +233,7 @@ impl TaskResult {
                 restarts: ended.record.restarts,
                 losses: ended.counters.losses,
             },
-            outputs: outputs(spec, results)?,
+            outputs: collected(spec, ended, results)?,
             missing: missing(spec, ended),
             dropped: ended.dropped.clone(),
             substitutes: ended.substitutes.clone(),
@@ -326,6 +326,17 @@ fn missing(spec: &TaskSpec, ended: &Ended) -> Vec<MissingFile> {
         Some(MissingFile { name: file.host.clone(), guest: file.guest.clone(), why: missing.why.clone() })
     });
     told.collect()
+}
+
+/// The outputs, but for those that did not come: what lies there in their place is an earlier run's.
+fn collected(spec: &TaskSpec, ended: &Ended, results: &Path) -> Result<Vec<OutputFile>, ResultError> {
+    let mut files = outputs(spec, results)?;
+    for missing in &ended.missing {
+        if let Some(file) = files.get_mut(missing.file.index()) {
+            file.content = None;
+        }
+    }
+    Ok(files)
 }
 
 fn outputs(spec: &TaskSpec, results: &Path) -> Result<Vec<OutputFile>, ResultError> {

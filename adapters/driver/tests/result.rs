@@ -113,9 +113,11 @@ fn what_a_failed_program_did_not_write_is_listed_and_no_loss_afterwards() {
     let mut ended = completed(ExitStatus::Code(3));
     let why = "the program did not write the output \"stdout.txt\"".to_owned();
     ended.missing = vec![Missing { file: FileIx(0), why: why.clone() }];
+    fs::write(results.path().join("result.txt"), "of an earlier run\n").unwrap();
     let result = TaskResult::new(&spec(), &ended, circumstances(), results.path()).unwrap();
     let listed: Vec<_> = result.missing.iter().map(|missing| (&*missing.name, &*missing.guest, &missing.why)).collect();
     assert_eq!(listed, [("result.txt", "stdout.txt", &why)]);
+    assert_eq!(result.outputs[0].content, None, "what an earlier run left is not this one's");
     assert_eq!(result.summary, format!("the program failed: exit code 3; {why}"));
     result.check_outputs(&spec(), results.path()).unwrap();
 }

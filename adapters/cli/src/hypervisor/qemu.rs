@@ -95,7 +95,7 @@ impl Kind {
 fn speakable(dir: &Path) -> Result<(), Error> {
     match dir.to_str() {
         Some(_) => Ok(()),
-        None => Err(Error::Hypervisor(format!(
+        None => Err(Error::Directory(format!(
             "QEMU cannot have a disk (limits.disk) in {dir:?}, whose name is no UTF-8 text; name another directory with \
              --dir, or set VMTASK_DATA_DIR"
         ))),

@@ -98,15 +98,20 @@ impl Entry {
             && self.machine.as_ref().is_none_or(|machine| *machine == keeper.machine)
     }
 
+    /// Whether the task's directory is gone. One that cannot be looked at is not.
+    pub(super) fn has_lost_its_directory(&self) -> bool {
+        matches!(self.dir.try_exists(), Ok(false))
+    }
+
     /// Who has it, and how to end it without its manager, if it is no process of ours. `file` is where this is written:
     /// only a person can tell that such a virtual machine is gone, and says so by removing that.
     #[must_use]
     pub fn way_out(&self, file: &Path) -> Option<String> {
         let keeper = self.keeper.as_ref()?;
         let machine = self.machine.as_ref().map(|machine| format!(" as {machine}")).unwrap_or_default();
-        let (again, and_dir) = match self.dir.is_dir() {
-            true => ("run its task again, or ", ", remove the task's directory"),
-            false => ("its task's directory is gone; ", ""),
+        let (again, and_dir) = match self.has_lost_its_directory() {
+            false => ("run its task again, or ", ", remove the task's directory"),
+            true => ("its task's directory is gone; ", ""),
         };
         let off =
             if self.inventory { "power it off there and remove it from the inventory" } else { "power it off there" };
