@@ -289,7 +289,15 @@ impl Machine {
             finish(qmp)?;
             cont(qmp)
         });
-        loaded.inspect_err(|_| drop(self.end()))
+        loaded.map_err(|failure| {
+            drop(self.end());
+            if failure.code() != error_code::VM_NOT_RUNNING {
+                return failure;
+            }
+            // QEMU ends over a stream that it cannot make sense of.
+            let why = format!("QEMU did not take the state in {}: {}", path.display(), failure.text);
+            Failure::new(error_code::SNAPSHOT_INVAL, why)
+        })
     }
 }
 
