@@ -313,6 +313,14 @@ impl Machine {
         self.record.generations.newest()
     }
 
+    /// For how long the program has run by the time that the machine was last told, in milliseconds: pauses excluded, runs
+    /// that were lost included.
+    #[must_use]
+    pub fn elapsed_ms(&self) -> u64 {
+        let since = self.life.running_since.map_or(0, |since| self.now.since(since).as_millis());
+        self.record.elapsed_ms + u64::from(since)
+    }
+
     /// The command that waits for its answer.
     #[must_use]
     pub fn in_flight(&self) -> Option<(CommandId, Op)> {

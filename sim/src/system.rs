@@ -17,8 +17,8 @@ mod equal;
 mod will;
 
 use vmtask_core::{
-    Accepted, Boot, Cause, Command, CommandId, Event, Fault, FaultKind, Instant, Machine, OpKind, Outcome, Output,
-    Phase, Power, Record, Reply, Request, Stimulus, WaitsFor,
+    Accepted, Boot, Cause, Command, CommandId, Event, Fault, FaultKind, Input, Instant, JournalSeq, Machine, OpKind,
+    Outcome, Output, Phase, Power, Record, Reply, Stimulus, WaitsFor,
 };
 
 use crate::act::{Act, Breadth, Director, Mark, Moment, Options, command_options, phase_key};
@@ -495,10 +495,10 @@ impl System {
         if self.spy.harmed {
             return None;
         }
-        // An abort is never denied, and puts on record how long it has been.
+        // Whatever it is told, it takes note of the time first.
         let mut machine = self.machine.clone();
-        let _ = machine.handle_request(scenario.plan(), self.machine_now(), Request::Abort);
-        Some(machine.record().elapsed_ms.cast_signed() - self.spy.ran.cast_signed())
+        let _ = machine.handle_input(scenario.plan(), self.machine_now(), Input::Persisted(JournalSeq(0)));
+        Some(machine.elapsed_ms().cast_signed() - self.spy.ran.cast_signed())
     }
 
     /// Whether the VM runs although nobody should want it to.
