@@ -114,7 +114,7 @@ fn ours(den: &Den, data: &Path, baseline: Baseline) -> f64 {
         limits: Limits::default(),
     }
     .check()
-    .unwrap();
+    .expect("a sound task");
     let place = fresh(den, data);
     let start = Instant::now();
     let mut in_hand = None;
@@ -175,7 +175,7 @@ impl Pi {
             limits: Limits::default(),
         }
         .check()
-        .unwrap();
+        .expect("a sound task");
         let place = fresh(den, data);
         let start = Instant::now();
         let driver = place.driver(place.qemu(&spec, Baseline::Warm), &spec);
