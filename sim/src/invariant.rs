@@ -17,6 +17,7 @@ use crate::system::System;
 use crate::world::Misuse;
 
 pub(crate) use spy::Spy;
+use spy::Tries;
 pub use violation::Violation;
 
 /// How long after it was told to the guest may run on when nothing goes wrong: two slices, and a tick to spare.
@@ -48,7 +49,7 @@ pub(crate) fn on_command(system: &mut System, scenario: &Scenario, command: &Com
     what_is_set_aside_stays(system, command)?;
     the_end_is_saved_first(system, scenario, command)?;
     rounds_of_copying_are_bounded(system, scenario, command)?;
-    system.spy.losses += u16::from(command.op == Op::PowerOff && system.spy.tried == Some((Op::PowerOff, 1)));
+    system.spy.losses += u16::from(system.spy.tried.is_some_and(|tries| tries.op == Op::PowerOff && tries.in_all == 1));
     system.spy.program_runs &= !matches!(command.op.kind(), OpKind::Provision | OpKind::PowerOff);
     system.spy.looks |= command.op == Op::Probe;
     system.spy.awaiting = Some((*command, command.deadline));
@@ -60,7 +61,7 @@ fn one_at_a_time(system: &mut System) -> Result<(), Violation> {
     if system.spy.fencing {
         return Err(Violation::BesideAFence);
     }
-    let now = system.machine_now();
+    let now = system.machine_believes();
     if let Some((earlier, deadline)) = system.spy.awaiting {
         let overall_passed = earlier.op.kind().is_sliced();
         if now < deadline && !overall_passed && !system.spy.clock_in_doubt {
@@ -113,11 +114,10 @@ fn attempts_within_policy(system: &mut System, scenario: &Scenario, command: &Co
     let op = command.op;
     let spy = &mut system.spy;
     let anew = std::mem::take(&mut spy.asked);
-    let times = match spy.tried {
-        Some((same, times)) if same == op && !anew => times.saturating_add(1),
-        _ => 1,
-    };
-    spy.tried = Some((op, times));
+    let before =
+        spy.tried.filter(|before| before.op == op).map_or((0, 0), |before| (before.since_asked, before.in_all));
+    let times = if anew { 1 } else { before.0.saturating_add(1) };
+    spy.tried = Some(Tries { op, since_asked: times, in_all: before.1.saturating_add(1) });
     match op.kind() {
         OpKind::Provision => (spy.launches, spy.last_begun) = (0, None),
         OpKind::Launch => spy.launches = spy.launches.saturating_add(1),

@@ -54,8 +54,8 @@ pub(crate) struct Spy {
     pub(super) given_up: Generations,
     pub(super) disk_lied: bool,
     /// The op that was handed out last, and how often in a row without an answer that it was done.
-    pub(super) tried: Option<(Op, u8)>,
-    /// Something was asked for since: what comes next is counted anew.
+    pub(super) tried: Option<Tries>,
+    /// Something was asked for since: what comes next may be counted anew.
     pub(super) asked: bool,
     /// How often the launch was handed out in this boot.
     pub(super) launches: u8,
@@ -111,6 +111,17 @@ pub(crate) struct Spy {
     pub(super) ending: Option<Outcome>,
     /// A record was not written when it should have been.
     pub(crate) journal_fails: bool,
+}
+
+/// How often in a row an op was handed out without an answer that it was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Tries {
+    pub(super) op: Op,
+    /// Since something was asked for while it was in flight: the machine may have begun to count anew then, and must
+    /// not go beyond its policy in this count.
+    pub(super) since_asked: u8,
+    /// Whatever was asked for meanwhile: the machine may have gone on counting, and may give up by this count.
+    pub(super) in_all: u8,
 }
 
 /// Restores of one checkpoint are counted up to this: no scenario's policy tells more apart.
@@ -292,7 +303,7 @@ impl Spy {
     fn answered(&mut self, op: Op, result: Result<Reply, Fault>) {
         match result {
             Ok(_) => self.tried = None,
-            Err(fault) => self.failed = Some((op, fault.kind, self.tried.map_or(1, |(_, times)| times))),
+            Err(fault) => self.failed = Some((op, fault.kind, self.tried.map_or(1, |tries| tries.in_all))),
         }
         let came_so_far = match result {
             Ok(_) => true,

@@ -44,7 +44,7 @@ impl System {
                 self.counts.timers += 1;
                 self.mark = Mark::Timer(self.counts.timers);
                 director.tell(self.now, &Told::Timer);
-                self.told = self.told.max(self.machine_now());
+                self.told = self.machine_believes();
                 self.machine.handle_timeout(scenario.plan(), self.machine_now());
                 Ok(())
             }
