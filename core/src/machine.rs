@@ -54,6 +54,8 @@ pub struct Machine {
     pub(crate) junk: Generations,
     /// One of them that may be gone: its deletion was asked for, and no look has seen it since.
     pub(crate) removing: Option<Generation>,
+    /// The whole ones of them, as the last look told.
+    pub(crate) spare: Generations,
 
     // What is due.
     pub(crate) overdue: bool,
@@ -165,6 +167,7 @@ impl Machine {
             looked: false,
             junk: Generations::NONE,
             removing: None,
+            spare: Generations::NONE,
             overdue: false,
             saved: false,
             timers: Timers::default(),

@@ -4,7 +4,7 @@
 
 use crate::command::{Base, Op, OpKind};
 use crate::error::RestoreError;
-use crate::id::{Generation, MAX_GENERATIONS};
+use crate::id::{Generation, Generations, MAX_GENERATIONS};
 use crate::input::{Fault, FaultKind, Found, Power, Program};
 use crate::journal::{RECORD_VERSION, Record};
 use crate::life::{Examine, Life};
@@ -141,8 +141,8 @@ impl Machine {
         self.record.failed_restores = self.record.failed_restores.saturating_add(1);
         let failed = self.record.failed_restores;
         let newest = self.record.generations.newest();
-        let still_there = self.junk.iter().any(|g| Some(g) < newest && Some(g) != self.removing);
-        let has_older = self.record.generations.len() > 1 || still_there;
+        let has_older =
+            self.record.generations.len() > 1 || newest.is_some_and(|newest| self.spare_before(newest).is_some());
         // A guest that does not answer proves little. For an older checkpoint that is enough; but before all of the work is
         // computed again, the task ends once, resumable, so that another manager (after a restart of the computer, say)
         // has tried as well.
@@ -162,19 +162,24 @@ impl Machine {
     fn drop_newest(&mut self, why: Unfit) {
         if let Some(generation) = self.record.generations.newest() {
             self.drop_generation(generation, why);
-            self.fall_back_on_junk(generation);
+            self.fall_back_on_spare(generation);
         }
         self.record.losses = 0;
     }
 
-    /// Before starting over: one that was to be deleted and is still there. Only older ones than the one that was no
-    /// good, so that none is tried again.
-    fn fall_back_on_junk(&mut self, dropped: Generation) {
-        let older = self.junk.iter().find(|&g| g < dropped && Some(g) != self.removing);
-        if let Some(older) = older.filter(|_| self.record.generations.is_empty()) {
+    /// Before starting over: one that was to be deleted and is still there.
+    fn fall_back_on_spare(&mut self, dropped: Generation) {
+        let older = self.spare_before(dropped).filter(|_| self.record.generations.is_empty());
+        if let Some(older) = older {
             self.junk.remove(older);
+            self.spare.remove(older);
             self.record.generations.insert(older);
         }
+    }
+
+    /// Only older ones than the one that was no good, so that none is tried again; and none that is only half there.
+    fn spare_before(&self, dropped: Generation) -> Option<Generation> {
+        self.spare.iter().find(|&g| g < dropped && self.junk.contains(g) && Some(g) != self.removing)
     }
 
     fn drop_generation(&mut self, generation: Generation, why: Unfit) {
@@ -312,12 +317,13 @@ impl Machine {
                 self.changed();
             }
         }
+        self.spare = Generations::from_iter(self.junk.iter().filter(|&g| found.snapshots.contains(g)));
         // Each time an older one, so there are no more rounds than numbers in both sets.
         for _ in 0..2 * MAX_GENERATIONS {
             let unfit = self.record.generations.iter().find_map(|g| Some((g, found.why_unfit(g)?)));
             let Some((generation, why)) = unfit else { break };
             self.drop_generation(generation, why);
-            self.fall_back_on_junk(generation);
+            self.fall_back_on_spare(generation);
             self.changed();
         }
         newest.is_some_and(|newest| !self.record.generations.contains(newest))
