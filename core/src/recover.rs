@@ -68,7 +68,7 @@ impl Machine {
         // Before it was powered on, there was nothing that could have been lost by the checkpoint's fault. One that was
         // dropped has been dealt with.
         let was_restored = self.life.examine == Examine::Restored && self.stage.is_live() && loss != Loss::Checkpoint;
-        let collecting = matches!(self.stage, Stage::Exited(_));
+        let collecting = self.life.collecting;
         self.account();
         // Whether a checkpoint that was being made is whole, the next look tells.
         self.life = Life::default();
@@ -190,9 +190,8 @@ impl Machine {
         self.record.generations.remove(generation);
         // That it is safe need not be told any more.
         self.reports.checkpoint.take_if(|(waiting, _, _)| *waiting == generation);
-        if why != Unfit::Missing {
-            self.set_aside(generation);
-        }
+        // One that is missing, too: were it seen again some day, it is not for us to delete.
+        self.set_aside(generation);
         self.notice(Notice::CheckpointDropped { generation, why });
     }
 
@@ -273,7 +272,8 @@ impl Machine {
         match found.power {
             Power::Off => {
                 if crashed || dropped {
-                    self.record.restarts = self.record.restarts.saturating_add(1);
+                    // A later look comes after a roll-back, which has been counted.
+                    self.record.restarts = self.record.restarts.saturating_add(u32::from(first));
                     self.changed();
                     let why = if dropped { Loss::Checkpoint } else { Loss::Found };
                     self.notice(Notice::RolledBack { to: self.next_base(), why });
@@ -306,6 +306,11 @@ impl Machine {
                 self.drop_snapshot();
             }
         }
+        let next = self.record.next_generation;
+        for generation in found.snapshots.iter().filter(|&g| g >= next) {
+            // Made after the record that this manager was given, which was not the newest that there was.
+            self.count_checkpoint(plan, generation, self.record.checkpointed_cpu_ms);
+        }
         // Known before anything is dropped: a sound one that was to be deleted is fallen back on.
         for generation in found.snapshots.iter().chain(found.damaged.iter()) {
             if !self.record.generations.contains(generation) && !self.record.aside.contains(generation) {
@@ -326,7 +331,7 @@ impl Machine {
             self.fall_back_on_spare(generation);
             self.changed();
         }
-        newest.is_some_and(|newest| !self.record.generations.contains(newest))
+        self.record.generations.newest() < newest
     }
 }
 

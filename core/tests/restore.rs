@@ -184,8 +184,8 @@ fn every_checkpoint_that_a_look_finds_unfit_is_told_with_its_reason() {
     notice: a checkpoint was dropped; starting over from the baseline
     ");
     assert_eq!(next.task.record().restarts, 1);
-    assert_eq!(next.task.record().aside, generations(&[2]));
-    // It is not deleted, until the task is over.
+    assert_eq!(next.task.record().aside, generations(&[2, 1]));
+    // Neither is deleted until the task is over, not even one that is not there: it may be seen again.
     next.answer_until(|hand| hand.task.phase() == Phase::Running);
     let _ = next.event(EXIT_0);
     next.until_ended();

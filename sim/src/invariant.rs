@@ -209,15 +209,8 @@ fn the_end_is_saved_first(system: &mut System, scenario: &Scenario, command: &Co
 }
 
 fn rounds_of_copying_are_bounded(system: &mut System, scenario: &Scenario, command: &Command) -> Result<(), Violation> {
-    let ended = system.machine.record().exit.is_some();
     let spy = &mut system.spy;
-    let collects = match command.op.kind() {
-        OpKind::CopyOut => true,
-        // The program's end is saved first.
-        OpKind::BeginSnapshot | OpKind::CommitSnapshot => ended,
-        _ => false,
-    };
-    if !collects || spy.collecting == Some(command.boot) {
+    if command.op.kind() != OpKind::CopyOut || spy.collecting == Some(command.boot) {
         return Ok(());
     }
     spy.collecting = Some(command.boot);
@@ -314,9 +307,7 @@ pub(crate) fn on_report(system: &mut System, scenario: &Scenario, report: &Repor
                 // Losses are counted anew. A VM that was powered off meanwhile was so for this reason.
                 spy.losses = spy.losses.min(1);
             }
-            if why != Unfit::Missing {
-                spy.set_aside = spy.set_aside.max(Some(generation));
-            }
+            spy.set_aside = spy.set_aside.max(Some(generation));
         }
         Report::Notice(Notice::CheckpointLeft { generation }) => {
             system.spy.left.insert(generation);
@@ -572,8 +563,7 @@ fn failure_has_a_reason(system: &System, scenario: &Scenario, cause: Cause) -> R
         }),
         // The VM is powered off after this last one, too.
         Cause::Guest { .. } => spy.losses >= policy.max_losses,
-        // One may have been lost by a checkpoint that was under way when the program ended.
-        Cause::Outputs { .. } => spy.rounds >= policy.max_losses,
+        Cause::Outputs { .. } => spy.rounds > policy.max_losses,
         Cause::RunLimit => scenario.limit.is_some_and(|limit| system.machine.record().elapsed_ms >= limit),
         Cause::Journal => spy.journal_fails,
         Cause::Fence { .. } => spy.fence_hangs,
