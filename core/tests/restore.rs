@@ -65,6 +65,18 @@ fn what_the_build_that_made_it_refuses_twice_is_damaged() {
     assert!(hand.log().contains("notice: checkpoint 2 is refused by the very hypervisor that made it"));
 }
 
+#[test]
+fn restores_that_failed_before_one_that_succeeded_do_not_count() {
+    let mut hand = restoring();
+    let _ = hand.fail(FaultKind::Rejected);
+    hand.answer_until(|hand| hand.task.phase() == Phase::Running);
+    let _ = hand.event(Event::GuestStopped);
+    hand.until_flying(OpKind::Provision);
+    let _ = hand.fail(FaultKind::Rejected);
+    assert_eq!(hand.task.record().generations, generations(&[2, 1]), "once proves nothing");
+    assert!(!hand.log().contains("is refused"));
+}
+
 #[rstest]
 #[case::another_build(FaultKind::Incompatible)]
 #[case::no_permission_or_an_io_error(FaultKind::Refused)]

@@ -7,8 +7,8 @@ mod violation;
 
 use vmtask_core::table::{self, Trigger};
 use vmtask_core::{
-    Accepted, Base, Cause, Command, Denied, FaultKind, Generation, Instant, Intent, JournalSeq, Machine, Notice, Op,
-    OpKind, Outcome, Phase, Power, Record, Report, Request, Stimulus, Unfit,
+    Accepted, Base, Cause, Command, Denied, FaultKind, Generation, Instant, Intent, JournalSeq, Leftover, Machine,
+    Notice, Op, OpKind, Outcome, Phase, Power, Record, Report, Request, Stimulus, Unfit,
 };
 
 use crate::guest::{Health, output_of, right_state};
@@ -195,6 +195,10 @@ fn the_end_is_saved_first(system: &mut System, scenario: &Scenario, command: &Co
         Op::BeginSnapshot(_) => system.spy.end_tried = system.machine.record().exit.is_some(),
         Op::CopyOut(_) if scenario.interval.is_some() && !system.spy.end_tried && !system.spy.harmed => {
             let Some(guest) = &system.world.guest else { return Ok(()) };
+            if !guest.program.exited {
+                // What it does beyond its limit is not at stake.
+                return Ok(());
+            }
             let saved = |g: Generation| system.world.snapshot(g).filter(|s| s.whole).map(|s| s.guest.program.steps);
             let newest = system.machine.newest_checkpoint().and_then(saved).unwrap_or(0);
             let steps = guest.program.steps.saturating_sub(newest) / u32::from(guest.program.instances.max(1));
@@ -500,7 +504,8 @@ pub(crate) fn at_end(system: &System, scenario: &Scenario, outcome: Outcome) -> 
     // The same goes for one that has lost its journal before it has looked.
     let unaware =
         system.spy.disk_lied && matches!(outcome, Outcome::Stopped { .. } | Outcome::Failed { cause: Cause::Journal });
-    if leftover.is_none() && system.world.power != Power::Off && !unaware {
+    // Of the leftovers, one alone says that it may run.
+    if leftover != Some(Leftover::MayRun) && system.world.power != Power::Off && !unaware {
         return Err(Violation::EndedRunning(outcome));
     }
     match outcome {
