@@ -29,6 +29,7 @@ use crate::image::Image;
 use crate::instance::{Instance, InstanceError, Migration, Source, Wanted, lock_within};
 use crate::qmp::QmpError;
 use crate::ram::{self, RamError};
+use crate::relative::BaseMemory;
 use crate::sockets::Channel;
 use crate::stub;
 use crate::wait::{Stop, Wait};
@@ -154,12 +155,14 @@ pub(crate) struct Template {
 }
 
 impl Template {
-    /// Fills `memory`.
-    pub(crate) fn load(&mut self, memory: &File) -> Result<(), TemplateError> {
-        ram::load(&mut self.ram, memory).map_err(|source| match source {
+    /// Fills `memory` and seals it, for the guest of a task with its checkpoints in `checkpoints`.
+    pub(crate) fn load(mut self, memory: File, checkpoints: PathBuf) -> Result<BaseMemory, TemplateError> {
+        let ram_error = |source| match source {
             RamError::Damaged(what) => TemplateError::Damaged { path: self.dir.clone(), what: what.to_owned() },
             source => TemplateError::Ram { path: self.dir.clone(), source },
-        })
+        };
+        let digest = ram::load(&mut self.ram, &memory).map_err(ram_error)?;
+        BaseMemory::new(memory, self.ram, digest, checkpoints).map_err(cache_error("seal the memory of", &self.dir))
     }
 }
 

@@ -1,0 +1,150 @@
+//! The threads at the other end of the descriptors that QEMU writes its state to and reads it from.
+//!
+//! **Nothing here waits for longer than QEMU lives.** The packing thread reads until QEMU closes its end, which it does when
+//! it is done, when it fails, and when it dies; a fence kills it. The feeding thread writes until QEMU has read all or
+//! closes its end. And QEMU waits for the packing thread no longer than that takes: if anything fails here, the thread goes
+//! on to read and throws away what comes, since a stream that cannot be written to has killed the guest. So a full disk
+//! costs the checkpoint, and not the machine. (A thread that is gone closes its end: QEMU's stream fails, and the machine
+//! is given up as one whose stream has failed.)
+//!
+//! Each direction holds about 2 MB, whatever the guest's memory: a block before and after packing, a buffer of 256 KiB, the
+//! pipe's megabyte; saving also a bit for each page and the devices' state.
+
+use std::fs::File;
+use std::io::{self, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use lz4_flex::frame::{BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
+use vmtask_core::FaultKind;
+use vmtask_driver::kit::{Hashing, io_kind};
+
+use super::template::BaseMemory;
+use super::thin::{Pages, ThinError, thin};
+use crate::checkpoint::Packed;
+
+const BUFFER: usize = 256 << 10;
+/// What a user without privileges may ask for. With less, QEMU and the thread take turns more often.
+const PIPE: usize = 1 << 20;
+
+/// Why a stream was not packed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PackError {
+    /// It was not thinned, or not written.
+    #[error(transparent)]
+    Thin(#[from] ThinError),
+    /// It was not flushed.
+    #[error("flushing it: {0}")]
+    Flush(io::Error),
+    /// The thread is gone.
+    #[error("the thread that packed it has panicked; please report it")]
+    Gone,
+}
+
+impl PackError {
+    /// What it means for the core. The guest is as well as before in any case.
+    pub(crate) fn kind(&self) -> FaultKind {
+        match self {
+            Self::Thin(ThinError::Write(error)) | Self::Flush(error) => io_kind(error),
+            _ => FaultKind::Refused,
+        }
+    }
+}
+
+/// A thread that packs what QEMU writes.
+pub(crate) struct Packing(JoinHandle<Result<Packed, PackError>>);
+
+impl Packing {
+    /// Packs into `file`, which is written from its beginning, cut off behind its last byte and flushed. Returned with it
+    /// is the end that QEMU writes to. It must be closed here once QEMU has it.
+    ///
+    /// # Errors
+    /// If the system gives no pipe or no thread.
+    pub(crate) fn start(file: File, base: Option<Arc<BaseMemory>>) -> io::Result<(Self, File)> {
+        let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        // Only faster.
+        let _ = rustix::pipe::fcntl_setpipe_size(&ours, PIPE);
+        let run = move || {
+            let mut stream = BufReader::with_capacity(BUFFER, File::from(ours));
+            let packed = pack(&mut stream, &file, base.as_deref().map(BaseMemory::memory));
+            if let Err(error) = &packed {
+                tracing::warn!(%error, "the checkpoint comes to nothing; reading what QEMU still writes of it");
+                let _ = io::copy(&mut stream, &mut io::sink());
+            }
+            packed
+        };
+        let thread = thread::Builder::new().name("qemu-pack".into()).spawn(run)?;
+        Ok((Self(thread), File::from(theirs)))
+    }
+
+    /// Waits until QEMU has closed its end and all of it is flushed.
+    ///
+    /// # Errors
+    /// Why there is no checkpoint.
+    pub(crate) fn finish(self) -> Result<Packed, PackError> {
+        self.0.join().unwrap_or(Err(PackError::Gone))
+    }
+}
+
+fn pack(stream: &mut BufReader<File>, file: &File, template: Option<&File>) -> Result<Packed, PackError> {
+    let info = FrameInfo::new().block_size(BlockSize::Max256KB);
+    let mut encoder = FrameEncoder::with_frame_info(info, Hashing::new(file));
+    let Pages { kept, dropped } = thin(stream, &mut encoder, template)?;
+    let hashing = encoder.finish().map_err(|error| ThinError::Write(error.into()))?;
+    let (bytes, sha256) = hashing.finish();
+    tracing::debug!(kept, dropped, bytes, "a stream is packed");
+    file.set_len(bytes).and_then(|()| file.sync_all()).map_err(PackError::Flush)?;
+    Ok(Packed { bytes, sha256 })
+}
+
+/// A thread that unpacks what QEMU reads.
+pub(crate) struct Feed {
+    failure: Arc<Mutex<Option<io::Error>>>,
+}
+
+impl Feed {
+    /// Unpacks `file` from its beginning. Returned with it is the end that QEMU reads from. It must be closed here once
+    /// QEMU has it.
+    ///
+    /// # Errors
+    /// If the system gives no socket or no thread.
+    pub(crate) fn start(file: File) -> io::Result<(Self, UnixStream)> {
+        // A socket, since a write to it cannot raise SIGPIPE: not every program that we are part of ignores that.
+        let (mut ours, theirs) = UnixStream::pair()?;
+        let failure = Arc::new(Mutex::new(None));
+        let noted = Arc::clone(&failure);
+        let run = move || {
+            let mut decoder = FrameDecoder::new(BufReader::with_capacity(BUFFER, file));
+            if let Err(error) = unpack(&mut decoder, &mut ours) {
+                *noted.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            }
+            // Only now is the end closed: whoever hears of it from QEMU finds the reason.
+            drop(ours);
+        };
+        thread::Builder::new().name("qemu-feed".into()).spawn(run)?;
+        Ok((Self { failure }, theirs))
+    }
+
+    /// Why less than the whole was sent, if it was for a reason of its own and not because QEMU hung up.
+    pub(crate) fn failure(&self) -> Option<io::Error> {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        failure.filter(|error| error.kind() != io::ErrorKind::BrokenPipe)
+    }
+}
+
+fn unpack(decoder: &mut impl io::BufRead, to: &mut impl Write) -> io::Result<()> {
+    loop {
+        let block = decoder.fill_buf()?;
+        let length = block.len();
+        if length == 0 {
+            return Ok(());
+        }
+        to.write_all(block)?;
+        decoder.consume(length);
+    }
+}
+
+#[cfg(test)]
+#[path = "pack_tests.rs"]
+mod tests;
