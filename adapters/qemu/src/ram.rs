@@ -17,7 +17,8 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use vmtask_driver::Digest;
 use vmtask_driver::kit::Hashing;
 
-const MAGIC: &[u8; 16] = b"vmtask-ram-v2\0\0\0";
+/// Names the form of the image.
+pub(crate) const MAGIC: &[u8; 16] = b"vmtask-ram-v2\0\0\0";
 const HEADER: usize = 96;
 const SUM: usize = 32;
 const DIGEST: usize = 40;

@@ -1,7 +1,8 @@
 //! Warm baselines: a guest that has booted once, kept on disk, from which every task's guest is cloned.
 //!
 //! ```text
-//!   cache/templates/KEY/            KEY: hash over all that shows in the guest, and the QEMU build
+//!   cache/templates/KEY/            KEY: hash over all that shows in the guest, the QEMU build,
+//!                                   and the form of the image
 //!       ram                         its memory (see `ram`)
 //!       state                       its devices, a migration stream without the memory
 //!       disk.qcow2                  its disk, if it has one: formatted, and frozen at the same instant
@@ -50,6 +51,8 @@ impl Kind<'_> {
         let image = self.image;
         let all = [
             LAYOUT.to_string(),
+            // Another version's would look damaged, and ours to it.
+            String::from_utf8_lossy(ram::MAGIC).into_owned(),
             self.qemu.build.clone(),
             self.qemu.accel.to_string(),
             image.fingerprint.clone(),
