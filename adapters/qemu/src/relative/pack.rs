@@ -1,14 +1,17 @@
 //! The threads at the other end of the descriptors that QEMU writes its state to and reads it from.
 //!
 //! **Nothing here waits for longer than QEMU lives.** The packing thread reads until QEMU closes its end, which it does when
-//! it is done, when it fails, and when it dies; a fence kills it. The feeding thread writes until QEMU has read all or
-//! closes its end. And QEMU waits for the packing thread no longer than that takes: if anything fails here, the thread goes
-//! on to read and throws away what comes, since a stream that cannot be written to has killed the guest. So a full disk
-//! costs the checkpoint, and not the machine. (A thread that is gone closes its end: QEMU's stream fails, and the machine
-//! is given up as one whose stream has failed.)
+//! it is done, when it fails, and when it dies. The feeding thread writes until QEMU has read all or closes its end. A
+//! command that waits for either has its deadline: then it is fenced, which kills QEMU, and both threads come to their end.
 //!
-//! Each direction holds about 2 MB, whatever the guest's memory: a block before and after packing, a buffer of 256 KiB, the
-//! pipe's megabyte; saving also a bit for each page and the devices' state.
+//! **QEMU waits for the packing thread, and so may the guest:** a page that it is about to change is first written. If
+//! anything fails here, the thread goes on to read and throws away what comes, since a stream that cannot be written to has
+//! killed the guest: a full disk costs the checkpoint, and not the machine. A disk that hangs holds the guest until the
+//! command's deadline, as it would if QEMU wrote to it. A thread that is gone closes its end: QEMU's stream fails, and the
+//! machine is given up as one whose stream has failed.
+//!
+//! Each direction holds less than 2 MB, whatever the guest's memory: a block of 256 KiB before and after packing, a buffer
+//! of as much, the pipe's megabyte. Saving also holds a bit for each page, and the devices' state (0.1 MB, 64 MiB at most).
 
 use std::fs::File;
 use std::io::{self, BufReader, Write};

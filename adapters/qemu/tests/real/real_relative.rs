@@ -17,7 +17,7 @@ use crate::rig::{Rig, input, kind, real, shell};
 /// again: one page that is not what it was shows in all lines from there on.
 const COMPUTE: &str = r#"
 h=start; i=0
-while [ $i -lt 400 ]; do
+while [ $i -lt 160 ]; do
     i=$((i + 1))
     h=$(echo "$h $i" | sha256sum | cut -c1-64)
     case $((i % 10)) in
@@ -32,7 +32,7 @@ done
 fn computed() -> Vec<u8> {
     let temp = tempfile::tempdir().unwrap();
     let output = std::process::Command::new("sh").args(["-c", COMPUTE]).current_dir(temp.path()).output().unwrap();
-    assert_eq!(output.stdout.iter().filter(|byte| **byte == b'\n').count(), 400);
+    assert_eq!(output.stdout.iter().filter(|byte| **byte == b'\n').count(), 160);
     output.stdout
 }
 
@@ -42,7 +42,7 @@ fn trials(usual: u64) -> u64 {
 }
 
 #[rstest]
-#[case::of_a_clone(Baseline::Warm, 5)]
+#[case::of_a_clone(Baseline::Warm, 4)]
 #[case::of_a_guest_that_booted(Baseline::Cold, 2)]
 fn a_guest_killed_at_any_moment_goes_on_from_its_newest_checkpoint_and_computes_the_right_bytes(
     #[case] baseline: Baseline,
