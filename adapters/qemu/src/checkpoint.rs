@@ -24,6 +24,7 @@ use vmtask_driver::kit::{self, CheckpointError, Checkpoints, Flaw, Kept, Stoppab
 use vmtask_driver::{Digest, Storage};
 
 use crate::cmdline::LAYOUT;
+use crate::relative;
 use crate::setup::Setup;
 use crate::wait::Wait;
 
@@ -89,10 +90,15 @@ impl Kept for Stream {
 
     fn inspect(&self, storage: &dyn Storage, state: &Path) -> Result<(), Flaw> {
         let found = storage.look(state).map_err(|source| Flaw::Unreadable { path: state.to_owned(), source })?;
-        if found.bytes == self.bytes {
-            return Ok(());
+        if found.bytes != self.bytes {
+            return Err(Flaw::Damaged(format!("{} has {} of {} bytes", state.display(), found.bytes, self.bytes)));
         }
-        Err(Flaw::Damaged(format!("{} has {} of {} bytes", state.display(), found.bytes, self.bytes)))
+        if let (Some(template), Some(dir)) = (self.form.template(), state.parent()) {
+            // What is in it shows when it is loaded.
+            let path = relative::place(dir, template);
+            storage.look(&path).map_err(|source| Flaw::Unreadable { path, source })?;
+        }
+        Ok(())
     }
 }
 

@@ -20,4 +20,4 @@ mod template;
 mod thin;
 
 pub(crate) use pack::{Feed, PackError, Packing};
-pub(crate) use template::{BaseMemory, Pinned, sweep};
+pub(crate) use template::{BaseMemory, Pinned, place, sweep};

@@ -104,7 +104,8 @@ impl BaseMemory {
     }
 }
 
-fn place(dir: &Path, template: Digest) -> PathBuf {
+/// Where the template of this hash is, for checkpoints in `dir`.
+pub(crate) fn place(dir: &Path, template: Digest) -> PathBuf {
     dir.join(format!("{}{TEMPLATE}", template.short()))
 }
 

@@ -1,10 +1,12 @@
 #![allow(clippy::unwrap_used)]
 
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rstest::rstest;
 use vmtask_core::FaultKind;
+use vmtask_driver::testing::FaultyStorage;
 
 use super::*;
 use crate::checkpoint::{Form, Manifest, Stream};
@@ -146,6 +148,24 @@ fn only_what_is_proven_of_a_template_damages_its_checkpoints(
     let error = bench.restore(guest.digest()).err().unwrap();
     assert_eq!(error.kind(), expected, "{error}");
     assert!(error.to_string().contains(words), "{error}");
+}
+
+#[test]
+fn a_listing_tells_checkpoints_without_their_template_from_those_whose_template_it_could_not_look_at() {
+    let mut bench = Bench::new();
+    let storage = FaultyStorage::new(Arc::new(RealStorage));
+    bench.store = Store::on(bench.dir.clone(), Arc::new(storage.clone()));
+    let guest = bench.guest(7);
+    guest.pin().unwrap();
+    bench.commit(FIRST, Form::RelativeTo(guest.digest()));
+    let place = place(&bench.dir, guest.digest());
+    assert!(bench.store.list().unwrap().whole.contains(FIRST));
+    storage.bar(&place, 5);
+    assert_eq!(bench.store.list().unwrap_err().kind(), FaultKind::Refused);
+    storage.heal();
+    std::fs::remove_file(place).unwrap();
+    let listing = bench.store.list().unwrap();
+    assert!(listing.damaged.contains(FIRST) && listing.whole.is_empty());
 }
 
 /// Where the hash is in an image.
