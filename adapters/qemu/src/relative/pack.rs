@@ -11,7 +11,7 @@
 //! machine is given up as one whose stream has failed.
 //!
 //! Each direction holds less than 2 MB, whatever the guest's memory: a block of 256 KiB before and after packing, a buffer
-//! of as much, the pipe's megabyte. Saving also holds a bit for each page, and the devices' state (0.1 MB, 64 MiB at most).
+//! of as much, the pipe's megabyte. Saving also holds two bits for each page, and the devices' state (0.1 MB, 64 MiB at most).
 
 use std::fs::File;
 use std::io::{self, BufReader, Write};

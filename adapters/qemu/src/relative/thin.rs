@@ -23,7 +23,8 @@
 //! that was never passed on keeps what the template has, so a page may be dropped if it equals the template's *and no
 //! earlier copy of it was passed on*. Streams of a live copy send pages again, and a page can have gone back to the
 //! template's content meanwhile: one bit for each page remembers. Dropping more than these two allow is never right,
-//! dropping less always is.
+//! dropping less always is. It also takes for granted that the original sends every page: one that it left out would be
+//! empty there and the template's here. So that is counted, and a stream without every page is an error.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -103,10 +104,10 @@ pub(crate) struct Pages {
 /// in `template`. Without a template every page is kept. Loaded into a machine whose memory is as in `template`, the copy
 /// leaves the same in it as the original.
 ///
-/// Holds one bit for each page of the template, and the state of the devices, in memory.
+/// Holds two bits for each page of the template, and the state of the devices, in memory.
 ///
 /// # Errors
-/// If anything in the stream is not known, or it is not whole. What was written is then worth nothing.
+/// If anything in the stream is not known, or it is not whole, or leaves out pages that the template has. What was written is then worth nothing.
 pub(super) fn thin(input: impl Read, output: impl Write, template: Option<&File>) -> Result<Pages, ThinError> {
     let relative = template.map(Relative::to).transpose().map_err(ThinError::Template)?;
     let mut thinner = Thinner {
@@ -308,6 +309,10 @@ impl<R: Read, W: Write> Thinner<'_, R, W> {
         if !ends_with_description(&rest) {
             return Err(ThinError::Cut { at: self.at });
         }
+        match self.relative.as_ref().map_or(0, |relative| relative.unseen) {
+            0 => {}
+            unseen => return self.unknown(&format!("leaves out {unseen} pages of the memory")),
+        }
         self.put(&rest)
     }
 
@@ -372,6 +377,10 @@ struct Relative<'a> {
     size: u64,
     /// A bit for each page that was passed on.
     kept: Vec<u64>,
+    /// A bit for each page that came.
+    seen: Vec<u64>,
+    /// How many did not come yet.
+    unseen: u64,
     window: Vec<u8>,
     /// Where the window begins.
     from: u64,
@@ -380,15 +389,17 @@ struct Relative<'a> {
 impl<'a> Relative<'a> {
     fn to(memory: &'a File) -> io::Result<Self> {
         let size = memory.metadata()?.len();
-        let words = size.div_ceil(PAGE as u64 * 64);
-        let kept = vec![0; usize::try_from(words).map_err(io::Error::other)?];
-        Ok(Self { memory, size, kept, window: Vec::new(), from: 0 })
+        let unseen = size / PAGE as u64;
+        let none = vec![0; usize::try_from(unseen.div_ceil(64)).map_err(io::Error::other)?];
+        Ok(Self { memory, size, kept: none.clone(), seen: none, unseen, window: Vec::new(), from: 0 })
     }
 
     /// Whether this page may be left out; otherwise it is noted as passed on. `address` is within the memory.
     fn may_drop(&mut self, address: u64, content: &[u8; PAGE]) -> io::Result<bool> {
         let page = (address / PAGE as u64) as usize;
         let (word, bit) = (page / 64, 1 << (page % 64));
+        self.unseen -= u64::from(self.seen[word] & bit == 0);
+        self.seen[word] |= bit;
         if self.kept[word] & bit == 0 && self.template_page(address)? == content {
             return Ok(true);
         }
