@@ -25,6 +25,42 @@ const DIGEST: usize = 40;
 const PAGE: usize = 4096;
 const BLOCK: usize = 256 * PAGE;
 
+/// A bit for each page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pages(Vec<u64>);
+
+impl Pages {
+    /// None of those that `bytes` of memory have.
+    pub(crate) fn none(bytes: u64) -> Self {
+        Self(vec![0; bytes.div_ceil(PAGE as u64 * 64) as usize])
+    }
+
+    /// Whether the page at this address is among them.
+    pub(crate) fn has(&self, address: u64) -> bool {
+        let page = address / PAGE as u64;
+        self.0.get((page / 64) as usize).is_some_and(|word| word & (1 << (page % 64)) != 0)
+    }
+
+    /// Adds the page at this address. Whether it was not among them.
+    pub(crate) fn add(&mut self, address: u64) -> bool {
+        let page = address / PAGE as u64;
+        let bit = 1 << (page % 64);
+        let Some(word) = self.0.get_mut((page / 64) as usize) else { return false };
+        let fresh = *word & bit == 0;
+        *word |= bit;
+        fresh
+    }
+}
+
+/// What an image has turned out to be.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    /// Its name.
+    pub(crate) digest: Digest,
+    /// The pages that are in it. All others are empty.
+    pub(crate) held: Pages,
+}
+
 /// Why memory could not be saved or loaded.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RamError {
@@ -115,21 +151,23 @@ pub(crate) fn save(memory: &File, out: &mut File) -> Result<(), RamError> {
     out.write_all_at(&header, 0).map_err(&write_error)
 }
 
-/// Loads what [`save`] wrote into `memory`, which is empty and has the right size. Returns the image's name.
+/// Loads what [`save`] wrote into `memory`, which is empty and has the right size.
 ///
 /// # Errors
 /// If reading or writing fails, or the image is damaged or of another size.
-pub(crate) fn load(image: &mut File, memory: &File) -> Result<Digest, RamError> {
+pub(crate) fn load(image: &mut File, memory: &File) -> Result<Loaded, RamError> {
     let read_error = io_error("reading the memory image");
     let size = memory.metadata().map_err(io_error("looking at the guest's memory"))?.len();
     let Heading { sum: expected, digest, table } = read_heading(image, size)?;
     image.seek(SeekFrom::Start(HEADER as u64)).map_err(&read_error)?;
     let mut sum = crc32fast::Hasher::new();
     let mut block = vec![0; BLOCK];
+    let mut held = Pages::none(size);
     for run in table.chunks_exact(8) {
         let (first, count) = run_of(run);
         let mut at = u64::from(first) * PAGE as u64;
         let end = at + u64::from(count) * PAGE as u64;
+        (at..end).step_by(PAGE).for_each(|page| _ = held.add(page));
         while at < end {
             let part = &mut block[..BLOCK.min((end - at) as usize)];
             image.read_exact(part).map_err(&read_error)?;
@@ -143,7 +181,7 @@ pub(crate) fn load(image: &mut File, memory: &File) -> Result<Digest, RamError> 
     if sum.finalize() != expected {
         return Err(RamError::Damaged("its checksum differs"));
     }
-    Ok(digest)
+    Ok(Loaded { digest, held })
 }
 
 fn run_of(run: &[u8]) -> (u32, u32) {
@@ -239,8 +277,12 @@ mod tests {
         let (memory, mut image) = saved();
         assert!(image.metadata().unwrap().len() < (2 << 20));
         let copy = new_memory(SIZE).unwrap();
-        load(&mut image, &copy).unwrap();
+        let Loaded { held, .. } = load(&mut image, &copy).unwrap();
         assert!(bytes(&memory) == bytes(&copy));
+        for (page, content) in bytes(&memory).chunks(PAGE).enumerate() {
+            assert_eq!(held.has((page * PAGE) as u64), content.iter().any(|byte| *byte != 0), "page {page}");
+        }
+        assert!(!held.has(SIZE));
     }
 
     #[test]

@@ -164,8 +164,8 @@ impl Template {
             RamError::Damaged(what) => TemplateError::Damaged { path: self.dir.clone(), what: what.to_owned() },
             source => TemplateError::Ram { path: self.dir.clone(), source },
         };
-        let digest = ram::load(&mut self.ram, &memory).map_err(ram_error)?;
-        BaseMemory::new(memory, self.ram, digest, checkpoints).map_err(cache_error("seal the memory of", &self.dir))
+        let loaded = ram::load(&mut self.ram, &memory).map_err(ram_error)?;
+        BaseMemory::new(memory, self.ram, loaded, checkpoints).map_err(cache_error("seal the memory of", &self.dir))
     }
 }
 

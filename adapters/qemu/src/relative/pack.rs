@@ -24,7 +24,7 @@ use vmtask_core::FaultKind;
 use vmtask_driver::kit::{Hashing, io_kind};
 
 use super::template::BaseMemory;
-use super::thin::{Pages, ThinError, thin};
+use super::thin::{Counts, Template, ThinError, thin};
 use crate::checkpoint::Packed;
 
 const BUFFER: usize = 256 << 10;
@@ -70,7 +70,7 @@ impl Packing {
         let _ = rustix::pipe::fcntl_setpipe_size(&ours, PIPE);
         let run = move || {
             let mut stream = BufReader::with_capacity(BUFFER, File::from(ours));
-            let packed = pack(&mut stream, &file, base.as_deref().map(BaseMemory::memory));
+            let packed = pack(&mut stream, &file, base.as_deref().map(BaseMemory::template));
             if let Err(error) = &packed {
                 tracing::warn!(%error, "the checkpoint comes to nothing; reading what QEMU still writes of it");
                 let _ = io::copy(&mut stream, &mut io::sink());
@@ -90,10 +90,10 @@ impl Packing {
     }
 }
 
-fn pack(stream: &mut BufReader<File>, file: &File, template: Option<&File>) -> Result<Packed, PackError> {
+fn pack(stream: &mut BufReader<File>, file: &File, template: Option<Template<'_>>) -> Result<Packed, PackError> {
     let info = FrameInfo::new().block_size(BlockSize::Max256KB);
     let mut encoder = FrameEncoder::with_frame_info(info, Hashing::new(file));
-    let Pages { kept, dropped } = thin(stream, &mut encoder, template)?;
+    let Counts { kept, dropped } = thin(stream, &mut encoder, template)?;
     let hashing = encoder.finish().map_err(|error| ThinError::Write(error.into()))?;
     let (bytes, sha256) = hashing.finish();
     tracing::debug!(kept, dropped, bytes, "a stream is packed");

@@ -19,9 +19,10 @@ use vmtask_core::Generation;
 use vmtask_driver::kit::{self, CheckpointError};
 use vmtask_driver::{Digest, RealStorage, Storage};
 
+use super::thin::Template;
 use crate::checkpoint::Store;
 use crate::durable;
-use crate::ram::{self, RamError};
+use crate::ram::{self, Loaded, RamError};
 use crate::wait::Wait;
 
 const TEMPLATE: &str = ".template";
@@ -33,28 +34,28 @@ pub(crate) struct BaseMemory {
     memory: File,
     /// What it was loaded from.
     image: File,
-    digest: Digest,
+    loaded: Loaded,
     /// Where the task's checkpoints are.
     dir: PathBuf,
     pinned: AtomicBool,
 }
 
 impl BaseMemory {
-    /// `memory`, which was loaded from `image` and found to be `digest`, for a task with its checkpoints in `dir`.
+    /// `memory`, which was `loaded` from `image`, for a task with its checkpoints in `dir`.
     ///
     /// # Errors
     /// If the memory cannot be sealed.
-    pub(crate) fn new(memory: File, image: File, digest: Digest, dir: PathBuf) -> io::Result<Self> {
+    pub(crate) fn new(memory: File, image: File, loaded: Loaded, dir: PathBuf) -> io::Result<Self> {
         ram::seal(&memory)?;
-        Ok(Self { memory, image, digest, dir, pinned: AtomicBool::new(false) })
+        Ok(Self { memory, image, loaded, dir, pinned: AtomicBool::new(false) })
     }
 
-    pub(crate) fn memory(&self) -> &File {
-        &self.memory
+    pub(super) fn template(&self) -> Template<'_> {
+        Template { memory: &self.memory, held: &self.loaded.held }
     }
 
     pub(crate) fn digest(&self) -> Digest {
-        self.digest
+        self.loaded.digest
     }
 
     /// Makes sure that checkpoints which name the template find it, even after a loss of power. Their directory is there.
@@ -65,7 +66,7 @@ impl BaseMemory {
         if self.pinned.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let place = place(&self.dir, self.digest);
+        let place = place(&self.dir, self.digest());
         // A file of that name which is not the very one was not looked into, as this one was: it is replaced.
         if !self.is_at(&place)? {
             let part = place.with_extension(&PART[1..]);
@@ -147,14 +148,15 @@ impl Pinned {
             CheckpointError::Damaged { generation: self.generation, what }
         };
         let unreadable = |source| CheckpointError::Unreadable { path: self.path.clone(), source };
-        let found = ram::load(&mut self.image, &memory).map_err(|error| match error {
+        let loaded = ram::load(&mut self.image, &memory).map_err(|error| match error {
             RamError::Damaged(_) => damaged(error.to_string()),
             RamError::Io { source, .. } => unreadable(source),
         })?;
-        if found != self.digest {
+        if loaded.digest != self.digest {
+            let found = loaded.digest;
             return Err(damaged(format!("it is {found}, and the checkpoint was made with {}", self.digest)));
         }
-        BaseMemory::new(memory, self.image, found, self.dir)
+        BaseMemory::new(memory, self.image, loaded, self.dir)
             .map_err(|source| CheckpointError::Unreadable { path: self.path, source })
     }
 }

@@ -42,8 +42,8 @@ impl Bench {
         let mut image = File::options().read(true).write(true).create_new(true).open(&self.cache).unwrap();
         ram::save(&memory, &mut image).unwrap();
         let memory = ram::new_memory(SIZE).unwrap();
-        let digest = ram::load(&mut image, &memory).unwrap();
-        BaseMemory::new(memory, image, digest, self.dir.clone()).unwrap()
+        let loaded = ram::load(&mut image, &memory).unwrap();
+        BaseMemory::new(memory, image, loaded, self.dir.clone()).unwrap()
     }
 
     fn commit(&self, generation: Generation, form: Form) {
@@ -66,7 +66,7 @@ impl Bench {
 
 fn content(base: &BaseMemory) -> u8 {
     let mut byte = [0];
-    base.memory().read_exact_at(&mut byte, 8192).unwrap();
+    base.memory.read_exact_at(&mut byte, 8192).unwrap();
     byte[0]
 }
 

@@ -30,6 +30,8 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 
+use crate::ram::Pages;
+
 pub(super) const PAGE: usize = 4096;
 /// The guest's memory among the blocks: the name of its backend on the command line.
 pub(super) const MEMORY: &[u8] = b"m0";
@@ -95,7 +97,7 @@ pub(crate) enum ThinError {
 
 /// What became of a stream's pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Pages {
+pub(crate) struct Counts {
     pub(crate) kept: u64,
     pub(crate) dropped: u64,
 }
@@ -108,7 +110,7 @@ pub(crate) struct Pages {
 ///
 /// # Errors
 /// If anything in the stream is not known, or it is not whole, or leaves out pages that the template has. What was written is then worth nothing.
-pub(super) fn thin(input: impl Read, output: impl Write, template: Option<&File>) -> Result<Pages, ThinError> {
+pub(super) fn thin(input: impl Read, output: impl Write, template: Option<Template<'_>>) -> Result<Counts, ThinError> {
     let relative = template.map(Relative::to).transpose().map_err(ThinError::Template)?;
     let mut thinner = Thinner {
         input,
@@ -118,7 +120,7 @@ pub(super) fn thin(input: impl Read, output: impl Write, template: Option<&File>
         block_read: None,
         block_written: None,
         relative,
-        pages: Pages::default(),
+        pages: Counts::default(),
     };
     thinner.stream()?;
     Ok(thinner.pages)
@@ -135,7 +137,7 @@ struct Thinner<'a, R, W> {
     /// Of the last page that was written: what it means in the copy.
     block_written: Option<usize>,
     relative: Option<Relative<'a>>,
-    pages: Pages,
+    pages: Counts,
 }
 
 struct Block {
@@ -280,7 +282,7 @@ impl<R: Read, W: Write> Thinner<'_, R, W> {
             return self.unknown(&format!("has a page at {address:#x} of {name:?}, which has {length:#x} bytes"));
         }
         if let Some(relative) = self.relative.as_mut().filter(|_| name == MEMORY)
-            && relative.may_drop(address, content.unwrap_or(&[0; PAGE])).map_err(ThinError::Template)?
+            && relative.may_drop(address, content).map_err(ThinError::Template)?
         {
             self.pages.dropped += 1;
             return Ok(());
@@ -371,14 +373,22 @@ fn ends_with_description(rest: &[u8]) -> bool {
     })
 }
 
-/// The template's memory, and which pages differ from it in what was passed on.
+/// The memory of a template.
+#[derive(Clone, Copy)]
+pub(super) struct Template<'a> {
+    pub(super) memory: &'a File,
+    /// Its pages that are not empty, at least.
+    pub(super) held: &'a Pages,
+}
+
+/// A template's memory, and what became of the pages that could be like it.
 struct Relative<'a> {
-    memory: &'a File,
+    template: Template<'a>,
     size: u64,
-    /// A bit for each page that was passed on.
-    kept: Vec<u64>,
-    /// A bit for each page that came.
-    seen: Vec<u64>,
+    /// The pages that were passed on.
+    kept: Pages,
+    /// The pages that came.
+    seen: Pages,
     /// How many did not come yet.
     unseen: u64,
     window: Vec<u8>,
@@ -387,24 +397,31 @@ struct Relative<'a> {
 }
 
 impl<'a> Relative<'a> {
-    fn to(memory: &'a File) -> io::Result<Self> {
-        let size = memory.metadata()?.len();
+    fn to(template: Template<'a>) -> io::Result<Self> {
+        let size = template.memory.metadata()?.len();
+        let none = Pages::none(size);
         let unseen = size / PAGE as u64;
-        let none = vec![0; usize::try_from(unseen.div_ceil(64)).map_err(io::Error::other)?];
-        Ok(Self { memory, size, kept: none.clone(), seen: none, unseen, window: Vec::new(), from: 0 })
+        Ok(Self { template, size, kept: none.clone(), seen: none, unseen, window: Vec::new(), from: 0 })
     }
 
-    /// Whether this page may be left out; otherwise it is noted as passed on. `address` is within the memory.
-    fn may_drop(&mut self, address: u64, content: &[u8; PAGE]) -> io::Result<bool> {
-        let page = (address / PAGE as u64) as usize;
-        let (word, bit) = (page / 64, 1 << (page % 64));
-        self.unseen -= u64::from(self.seen[word] & bit == 0);
-        self.seen[word] |= bit;
-        if self.kept[word] & bit == 0 && self.template_page(address)? == content {
+    /// Whether this page may be left out; otherwise it is noted as passed on. `address` is within the memory, and `None` an
+    /// empty page.
+    fn may_drop(&mut self, address: u64, content: Option<&[u8; PAGE]>) -> io::Result<bool> {
+        self.unseen -= u64::from(self.seen.add(address));
+        if !self.kept.has(address) && self.is_as_in_template(address, content)? {
             return Ok(true);
         }
-        self.kept[word] |= bit;
+        self.kept.add(address);
         Ok(false)
+    }
+
+    fn is_as_in_template(&mut self, address: u64, content: Option<&[u8; PAGE]>) -> io::Result<bool> {
+        const EMPTY: [u8; PAGE] = [0; PAGE];
+        if !self.template.held.has(address) {
+            // Three quarters of a small guest's pages are empty: nothing is read for them.
+            return Ok(content.is_none_or(|content| *content == EMPTY));
+        }
+        Ok(self.template_page(address)? == content.unwrap_or(&EMPTY))
     }
 
     fn template_page(&mut self, address: u64) -> io::Result<&[u8]> {
@@ -412,7 +429,7 @@ impl<'a> Relative<'a> {
             let length = (self.size - address).min(WINDOW as u64);
             self.window.resize(length as usize, 0);
             self.from = address;
-            if let Err(error) = self.memory.read_exact_at(&mut self.window, address) {
+            if let Err(error) = self.template.memory.read_exact_at(&mut self.window, address) {
                 self.window.clear();
                 return Err(error);
             }

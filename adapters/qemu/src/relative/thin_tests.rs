@@ -20,12 +20,33 @@ fn fill_of_template(page: u64) -> u8 {
     (page % 3) as u8
 }
 
-fn template() -> File {
-    let memory = ram::new_memory(MEMORY_PAGES * PAGE as u64).unwrap();
-    for page in 0..MEMORY_PAGES {
-        memory.write_all_at(&[fill_of_template(page); PAGE], page * PAGE as u64).unwrap();
+/// A template's memory.
+struct Original {
+    memory: File,
+    held: Pages,
+}
+
+impl Original {
+    fn of(bytes: u64) -> Self {
+        Self { memory: ram::new_memory(bytes).unwrap(), held: Pages::none(bytes) }
     }
-    memory
+
+    fn template(&self) -> Option<Template<'_>> {
+        Some(Template { memory: &self.memory, held: &self.held })
+    }
+}
+
+fn template() -> Original {
+    let mut original = Original::of(MEMORY_PAGES * PAGE as u64);
+    for page in 0..MEMORY_PAGES {
+        let (at, fill) = (page * PAGE as u64, fill_of_template(page));
+        original.memory.write_all_at(&[fill; PAGE], at).unwrap();
+        // Some empty pages are in the image, too.
+        if fill != 0 || page % 2 == 0 {
+            original.held.add(at);
+        }
+    }
+    original
 }
 
 /// A stream in the making.
@@ -151,9 +172,9 @@ fn machine_with_template() -> Loaded {
     memory.chain((0..BIOS_PAGES).map(|page| ((b"pc.bios".to_vec(), page), 99))).collect()
 }
 
-fn thinned(stream: &[u8], template: Option<&File>) -> (Vec<u8>, Pages) {
+fn thinned(stream: &[u8], template: Option<&Original>) -> (Vec<u8>, Counts) {
     let mut out = Vec::new();
-    let pages = thin(stream, &mut out, template).unwrap();
+    let pages = thin(stream, &mut out, template.and_then(Original::template)).unwrap();
     (out, pages)
 }
 
@@ -211,7 +232,7 @@ fn pages_that_are_as_in_the_template_are_dropped_and_others_are_not() {
     let stream = Stream::new().part(SECTION_PART).all_pages();
     let stream = stream.page("m0", 7, 9).page("pc.bios", 0, 0).end_section().devices();
     let (copy, pages) = thinned(&stream, Some(&template()));
-    assert_eq!(pages, Pages { kept: 2, dropped: MEMORY_PAGES });
+    assert_eq!(pages, Counts { kept: 2, dropped: MEMORY_PAGES });
     let expected = Stream::new().part(SECTION_PART).page("m0", 7, 9).page("pc.bios", 0, 0).end_section().devices();
     assert!(copy == expected, "with nothing of m0 before it, page 7 names its block");
 }
@@ -223,14 +244,14 @@ fn a_page_that_has_gone_back_to_the_templates_content_is_kept_if_it_was_kept_bef
     let live = Stream::new().part(SECTION_PART).all_pages().page("m0", 4, 77).end_section();
     let stream = live.part(SECTION_END).page("m0", 4, back).page("m0", 5, fill_of_template(5)).end_section().devices();
     let (copy, pages) = thinned(&stream, Some(&template()));
-    assert_eq!(pages, Pages { kept: 2, dropped: MEMORY_PAGES + 1 });
+    assert_eq!(pages, Counts { kept: 2, dropped: MEMORY_PAGES + 1 });
     assert_eq!(load(&copy, machine_with_template()).0[&(MEMORY.to_vec(), 4)], back);
 }
 
 #[test]
 fn a_stream_that_is_cut_anywhere_is_an_error() {
     // Empty pages are short, and every byte can be tried.
-    let template = ram::new_memory(MEMORY_PAGES * PAGE as u64).unwrap();
+    let template = Original::of(MEMORY_PAGES * PAGE as u64);
     let stream = (0..MEMORY_PAGES).fold(Stream::new().part(SECTION_PART), |stream, page| stream.page("m0", page, 0));
     let stream = stream
         .page("m0", 0, 8)
@@ -241,17 +262,17 @@ fn a_stream_that_is_cut_anywhere_is_an_error() {
         .end_section()
         .devices();
     for length in 0..stream.len() {
-        let error = thin(&stream[..length], io::sink(), Some(&template)).unwrap_err();
+        let error = thin(&stream[..length], io::sink(), template.template()).unwrap_err();
         assert!(matches!(error, ThinError::Cut { at } if at <= length as u64), "cut at {length}: {error}");
     }
-    thin(&stream[..], io::sink(), Some(&template)).unwrap();
+    thin(&stream[..], io::sink(), template.template()).unwrap();
 }
 
 #[test]
 fn a_stream_that_leaves_out_a_page_of_the_template_is_an_error() {
     let stream = (1..MEMORY_PAGES).fold(begun(), |stream, page| stream.page("m0", page, 7).page("m0", page, 8));
     let stream = stream.end_section().devices();
-    let error = thin(&stream[..], io::sink(), Some(&template())).unwrap_err().to_string();
+    let error = thin(&stream[..], io::sink(), template().template()).unwrap_err().to_string();
     assert!(error.contains("leaves out 1 pages of the memory"), "{error}");
     thin(&stream[..], io::sink(), None).unwrap();
 }
@@ -296,7 +317,7 @@ fn what_is_not_known_is_named_and_never_skipped(#[case] stream: fn() -> Vec<u8>,
     let mut stream = stream();
     // Whatever follows, it is not reached.
     stream.extend(Stream::new().devices());
-    let error = thin(&stream[..], io::sink(), Some(&template())).unwrap_err();
+    let error = thin(&stream[..], io::sink(), template().template()).unwrap_err();
     assert!(matches!(error, ThinError::Unknown { .. }), "{error}");
     assert!(error.to_string().contains(words), "{error}");
 }
@@ -309,7 +330,7 @@ fn what_is_not_known_is_named_and_never_skipped(#[case] stream: fn() -> Vec<u8>,
 fn blocks_that_cannot_be_are_refused(#[case] length: u64, #[case] words: &str) {
     let mut stream = Stream { bytes: b"QEVM\0\0\0\x03\x01\0\0\0\x02\x03ram\0\0\0\0\0\0\0\x04".to_vec(), last: None };
     stream.word(1 << 20 | SIZES).add(b"\x02m0").word(length);
-    let error = thin(&stream.bytes[..], io::sink(), Some(&template())).unwrap_err().to_string();
+    let error = thin(&stream.bytes[..], io::sink(), template().template()).unwrap_err().to_string();
     assert!(error.contains(words), "{error}");
 }
 
@@ -338,8 +359,8 @@ fn a_recorded_stream_is_understood_to_its_last_byte() {
     assert!(copy == stream);
     assert_eq!(pages.dropped, 0);
     assert!(pages.kept > 30);
-    let template = ram::new_memory(256 << 20).unwrap();
-    let error = thin(&stream[..], io::sink(), Some(&template)).unwrap_err().to_string();
+    let template = Original::of(256 << 20);
+    let error = thin(&stream[..], io::sink(), template.template()).unwrap_err().to_string();
     assert!(error.contains("leaves out 65499 pages of the memory"), "{error}");
     for length in (0..stream.len()).step_by(991) {
         let error = thin(&stream[..length], io::sink(), None).unwrap_err();
