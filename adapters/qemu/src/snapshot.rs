@@ -6,7 +6,7 @@
 //!   add a disk layer
 //!   Background: freeze, runs on        wait for QEMU, for the packing  ----------->  manifest, rename
 //!   Live:       starts to copy         [freeze, add layer], runs on, the packing
-//!   Stopped:    freeze                 wait for QEMU, runs on, the packing
+//!   Stopped:    freeze                 wait for QEMU, runs on, pack the plain stream in its place
 //!   Held:       it is frozen           wait for QEMU, for the packing
 //!                                      packing thread: reads what QEMU writes, to its end; flushes (see `relative`)
 //! ```
@@ -141,7 +141,12 @@ impl Snapshot {
             base.pin().map_err(during(format!("keeping the template for checkpoint {generation}")))?;
         }
         let form = base.as_ref().map_or(Form::Packed, |base| Form::RelativeTo(base.digest()));
-        let (packing, stream) = Packing::start(file, base).map_err(during(&what))?;
+        let packing = match mode {
+            // Packing keeps up with QEMU only where that copies pages beside the guest.
+            Mode::Stopped => Packing::after(file, base),
+            Mode::Background | Mode::Live | Mode::Held => Packing::beside(file, base),
+        };
+        let (packing, stream) = packing.map_err(during(&what))?;
         let frozen = layer_names(live);
         let shared = Arc::default();
         let begun = Begun { live: Arc::clone(live), generation, mode, form, packing, next, frozen, shared };

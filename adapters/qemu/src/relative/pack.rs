@@ -1,4 +1,4 @@
-//! The threads at the other end of the descriptors that QEMU writes its state to and reads it from.
+//! What is at the other end of the descriptors that QEMU writes its state to and reads it from.
 //!
 //! **Nothing here waits for longer than QEMU lives.** The packing thread reads until QEMU closes its end, which it does when
 //! it is done, when it fails, and when it dies. The feeding thread writes until QEMU has read all or closes its end. A
@@ -13,8 +13,10 @@
 //! Each direction holds less than 2 MB, whatever the guest's memory: a block of 256 KiB before and after packing, a buffer
 //! of as much, the pipe's megabyte. Saving also holds two bits for each page, and the devices' state (0.1 MB, 64 MiB at most).
 
+use std::cell::Cell;
 use std::fs::File;
-use std::io::{self, BufReader, Write};
+use std::io::{self, BufReader, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -55,8 +57,13 @@ impl PackError {
     }
 }
 
-/// A thread that packs what QEMU writes.
-pub(crate) struct Packing(JoinHandle<Result<Packed, PackError>>);
+/// A stream that is being packed.
+pub(crate) enum Packing {
+    /// By a thread that reads what QEMU writes, while it does. Nothing else is written.
+    Beside(JoinHandle<Result<Packed, PackError>>),
+    /// Once QEMU has written it. A guest that stands still meanwhile is held for no longer than the plain stream takes.
+    After(File, Option<Arc<BaseMemory>>),
+}
 
 impl Packing {
     /// Packs into `file`, which is written from its beginning, cut off behind its last byte and flushed. Returned with it
@@ -64,13 +71,14 @@ impl Packing {
     ///
     /// # Errors
     /// If the system gives no pipe or no thread.
-    pub(crate) fn start(file: File, base: Option<Arc<BaseMemory>>) -> io::Result<(Self, File)> {
+    pub(crate) fn beside(file: File, base: Option<Arc<BaseMemory>>) -> io::Result<(Self, File)> {
         let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         // Only faster.
         let _ = rustix::pipe::fcntl_setpipe_size(&ours, PIPE);
         let run = move || {
             let mut stream = BufReader::with_capacity(BUFFER, File::from(ours));
             let packed = pack(&mut stream, &file, base.as_deref().map(BaseMemory::template));
+            let packed = packed.and_then(|packed| settle(&file, packed));
             if let Err(error) = &packed {
                 tracing::warn!(%error, "the checkpoint comes to nothing; reading what QEMU still writes of it");
                 let _ = io::copy(&mut stream, &mut io::sink());
@@ -78,27 +86,105 @@ impl Packing {
             packed
         };
         let thread = thread::Builder::new().name("qemu-pack".into()).spawn(run)?;
-        Ok((Self(thread), File::from(theirs)))
+        Ok((Self::Beside(thread), File::from(theirs)))
     }
 
-    /// Waits until QEMU has closed its end and all of it is flushed.
+    /// The same, but that `file` itself is for QEMU to write to, and is packed in its place afterwards.
+    ///
+    /// # Errors
+    /// If the system gives no descriptor.
+    pub(crate) fn after(file: File, base: Option<Arc<BaseMemory>>) -> io::Result<(Self, File)> {
+        let theirs = file.try_clone()?;
+        Ok((Self::After(file, base), theirs))
+    }
+
+    /// Waits until all of it is flushed. QEMU is done, or dead.
     ///
     /// # Errors
     /// Why there is no checkpoint.
     pub(crate) fn finish(self) -> Result<Packed, PackError> {
-        self.0.join().unwrap_or(Err(PackError::Gone))
+        match self {
+            Self::Beside(thread) => thread.join().unwrap_or(Err(PackError::Gone)),
+            Self::After(file, base) => pack_in_place(&file, base.as_deref().map(BaseMemory::template)),
+        }
     }
 }
 
-fn pack(stream: &mut BufReader<File>, file: &File, template: Option<Template<'_>>) -> Result<Packed, PackError> {
+fn pack(stream: impl Read, to: impl Write, template: Option<Template<'_>>) -> Result<Packed, PackError> {
     let info = FrameInfo::new().block_size(BlockSize::Max256KB);
-    let mut encoder = FrameEncoder::with_frame_info(info, Hashing::new(file));
+    let mut encoder = FrameEncoder::with_frame_info(info, Hashing::new(to));
     let Counts { kept, dropped } = thin(stream, &mut encoder, template)?;
     let hashing = encoder.finish().map_err(|error| ThinError::Write(error.into()))?;
     let (bytes, sha256) = hashing.finish();
     tracing::debug!(kept, dropped, bytes, "a stream is packed");
-    file.set_len(bytes).and_then(|()| file.sync_all()).map_err(PackError::Flush)?;
     Ok(Packed { bytes, sha256 })
+}
+
+/// Cuts off what was reserved and not used, and flushes.
+fn settle(file: &File, packed: Packed) -> Result<Packed, PackError> {
+    file.set_len(packed.bytes).and_then(|()| file.sync_all()).map_err(PackError::Flush)?;
+    Ok(packed)
+}
+
+/// Packs what QEMU has written to a file into the same file, from its beginning.
+fn pack_in_place(file: &File, template: Option<Template<'_>>) -> Result<Packed, PackError> {
+    // QEMU had a copy of the descriptor, and copies share their position: it stands behind the stream's last byte.
+    let end = rustix::fs::tell(file).map_err(|error| ThinError::Read(error.into()))?;
+    let read = Cell::new(0);
+    let stream = BufReader::with_capacity(BUFFER, Ahead { file, read: &read, end });
+    let mut behind = Behind { file, read: &read, written: 0, waiting: Vec::new() };
+    let packed = pack(stream, &mut behind, template)?;
+    behind.write_up_to(u64::MAX).map_err(ThinError::Write)?;
+    settle(file, packed)
+}
+
+/// Reads a file whose beginning is written anew.
+struct Ahead<'a> {
+    file: &'a File,
+    read: &'a Cell<u64>,
+    end: u64,
+}
+
+impl Read for Ahead<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let at = self.read.get();
+        let most = buffer.len().min(usize::try_from(self.end - at).unwrap_or(usize::MAX));
+        let got = self.file.read_at(&mut buffer[..most], at)?;
+        self.read.set(at + got as u64);
+        Ok(got)
+    }
+}
+
+/// Writes to it, never beyond what was read. What does not pack at all grows by a few bytes a block, and so has to wait: for
+/// less than a block, since what was not read yet is mostly further away than that.
+struct Behind<'a> {
+    file: &'a File,
+    read: &'a Cell<u64>,
+    written: u64,
+    waiting: Vec<u8>,
+}
+
+impl Behind<'_> {
+    fn write_up_to(&mut self, limit: u64) -> io::Result<()> {
+        let room = usize::try_from(limit - self.written).unwrap_or(usize::MAX);
+        let ready = self.waiting.len().min(room);
+        self.file.write_all_at(&self.waiting[..ready], self.written)?;
+        self.written += ready as u64;
+        self.waiting.drain(..ready);
+        Ok(())
+    }
+}
+
+impl Write for Behind<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.waiting.extend_from_slice(bytes);
+        self.write_up_to(self.read.get())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A thread that unpacks what QEMU reads.
