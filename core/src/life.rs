@@ -23,6 +23,8 @@ pub(crate) struct Life {
     pub(crate) exit_seen: Option<ExitStatus>,
     /// Since when the program has been running without being held.
     pub(crate) running_since: Option<Instant>,
+    /// The snapshot that is being begun holds the program's end, or what it had written when its time was over.
+    pub(crate) begun_at_end: bool,
     /// A begun snapshot that is not committed yet.
     pub(crate) snapshot: Option<Snapshot>,
     /// The interval between two checkpoints is over, or one was asked for.
@@ -35,6 +37,8 @@ pub(crate) struct Life {
     pub(crate) end_due: bool,
     /// The newest checkpoint holds the program's end: whatever happens, nothing is computed again.
     pub(crate) end_saved: bool,
+    /// Outputs are being copied out of this guest.
+    pub(crate) collecting: bool,
     /// An output that could not be collected: the first, unless a later one may still be collected another time.
     pub(crate) missing: Option<(Op, Fault)>,
 }

@@ -42,7 +42,7 @@ pub struct Machine {
     pub(crate) life: Life,
     /// The guest is lost; dealt with as soon as nothing is in flight.
     pub(crate) lost: Option<Loss>,
-    /// How often the guest was lost after the program had ended.
+    /// How often the guest was lost while outputs were copied out of it.
     pub(crate) rounds: u16,
     /// An earlier manager did not get to the end: a VM that is found running may be ours.
     pub(crate) unfinished: bool,
@@ -54,6 +54,8 @@ pub struct Machine {
     pub(crate) junk: Generations,
     /// One of them that may be gone: its deletion was asked for, and no look has seen it since.
     pub(crate) removing: Option<Generation>,
+    /// The whole ones of them, as the last look told.
+    pub(crate) spare: Generations,
 
     // What is due.
     pub(crate) overdue: bool,
@@ -165,6 +167,7 @@ impl Machine {
             looked: false,
             junk: Generations::NONE,
             removing: None,
+            spare: Generations::NONE,
             overdue: false,
             saved: false,
             timers: Timers::default(),
@@ -407,7 +410,6 @@ impl Machine {
         match kind {
             OpKind::Provision => self.boot += 1,
             OpKind::Launch => self.life.launches = self.life.launches.saturating_add(1),
-            OpKind::RemoveSnapshot => self.removing = self.junk.oldest(),
             _ if kind.is_sliced() && !self.timers.is_armed(Timer::Overall) => {
                 self.timers.arm_in(Timer::Overall, self.now, plan.policy.overall[kind.index()]);
             }
@@ -417,6 +419,15 @@ impl Machine {
             Tries { op: Some(same), made } if same == op => Tries { op: Some(op), made: made.saturating_add(1) },
             _ => Tries { op: Some(op), made: 1 },
         };
+        match op {
+            Op::RemoveSnapshot(generation) => self.removing = Some(generation),
+            Op::CopyOut(_) => self.life.collecting = true,
+            // One that is repeated may have been taken at the first attempt.
+            Op::BeginSnapshot(_) if self.tries.made == 1 => {
+                self.life.begun_at_end = matches!(self.stage, Stage::Exited(_));
+            }
+            _ => {}
+        }
         let deadline = self.now + plan.policy.deadline[kind.index()];
         self.timers.arm(Timer::Deadline, deadline);
         self.flight = Some(Flight { id, op });

@@ -4,7 +4,7 @@
 
 use crate::command::{Base, Op, OpKind};
 use crate::error::RestoreError;
-use crate::id::{Generation, MAX_GENERATIONS};
+use crate::id::{Generation, Generations, MAX_GENERATIONS};
 use crate::input::{Fault, FaultKind, Found, Power, Program};
 use crate::journal::{RECORD_VERSION, Record};
 use crate::life::{Examine, Life};
@@ -68,7 +68,7 @@ impl Machine {
         // Before it was powered on, there was nothing that could have been lost by the checkpoint's fault. One that was
         // dropped has been dealt with.
         let was_restored = self.life.examine == Examine::Restored && self.stage.is_live() && loss != Loss::Checkpoint;
-        let collecting = matches!(self.stage, Stage::Exited(_));
+        let collecting = self.life.collecting;
         self.account();
         // Whether a checkpoint that was being made is whole, the next look tells.
         self.life = Life::default();
@@ -141,8 +141,8 @@ impl Machine {
         self.record.failed_restores = self.record.failed_restores.saturating_add(1);
         let failed = self.record.failed_restores;
         let newest = self.record.generations.newest();
-        let still_there = self.junk.iter().any(|g| Some(g) < newest && Some(g) != self.removing);
-        let has_older = self.record.generations.len() > 1 || still_there;
+        let has_older =
+            self.record.generations.len() > 1 || newest.is_some_and(|newest| self.spare_before(newest).is_some());
         // A guest that does not answer proves little. For an older checkpoint that is enough; but before all of the work is
         // computed again, the task ends once, resumable, so that another manager (after a restart of the computer, say)
         // has tried as well.
@@ -162,19 +162,24 @@ impl Machine {
     fn drop_newest(&mut self, why: Unfit) {
         if let Some(generation) = self.record.generations.newest() {
             self.drop_generation(generation, why);
-            self.fall_back_on_junk(generation);
+            self.fall_back_on_spare(generation);
         }
         self.record.losses = 0;
     }
 
-    /// Before starting over: one that was to be deleted and is still there. Only older ones than the one that was no
-    /// good, so that none is tried again.
-    fn fall_back_on_junk(&mut self, dropped: Generation) {
-        let older = self.junk.iter().find(|&g| g < dropped && Some(g) != self.removing);
-        if let Some(older) = older.filter(|_| self.record.generations.is_empty()) {
+    /// Before starting over: one that was to be deleted and is still there.
+    fn fall_back_on_spare(&mut self, dropped: Generation) {
+        let older = self.spare_before(dropped).filter(|_| self.record.generations.is_empty());
+        if let Some(older) = older {
             self.junk.remove(older);
+            self.spare.remove(older);
             self.record.generations.insert(older);
         }
+    }
+
+    /// Only older ones than the one that was no good, so that none is tried again; and none that is only half there.
+    fn spare_before(&self, dropped: Generation) -> Option<Generation> {
+        self.spare.iter().find(|&g| g < dropped && self.junk.contains(g) && Some(g) != self.removing)
     }
 
     fn drop_generation(&mut self, generation: Generation, why: Unfit) {
@@ -185,9 +190,8 @@ impl Machine {
         self.record.generations.remove(generation);
         // That it is safe need not be told any more.
         self.reports.checkpoint.take_if(|(waiting, _, _)| *waiting == generation);
-        if why != Unfit::Missing {
-            self.set_aside(generation);
-        }
+        // One that is missing, too: were it seen again some day, it is not for us to delete.
+        self.set_aside(generation);
         self.notice(Notice::CheckpointDropped { generation, why });
     }
 
@@ -268,7 +272,8 @@ impl Machine {
         match found.power {
             Power::Off => {
                 if crashed || dropped {
-                    self.record.restarts = self.record.restarts.saturating_add(1);
+                    // A later look comes after a roll-back, which has been counted.
+                    self.record.restarts = self.record.restarts.saturating_add(u32::from(first));
                     self.changed();
                     let why = if dropped { Loss::Checkpoint } else { Loss::Found };
                     self.notice(Notice::RolledBack { to: self.next_base(), why });
@@ -301,6 +306,11 @@ impl Machine {
                 self.drop_snapshot();
             }
         }
+        let next = self.record.next_generation;
+        for generation in found.snapshots.iter().filter(|&g| g >= next) {
+            // Made after the record that this manager was given, which was not the newest that there was.
+            self.count_checkpoint(plan, generation, self.record.checkpointed_cpu_ms);
+        }
         // Known before anything is dropped: a sound one that was to be deleted is fallen back on.
         for generation in found.snapshots.iter().chain(found.damaged.iter()) {
             if !self.record.generations.contains(generation) && !self.record.aside.contains(generation) {
@@ -312,15 +322,16 @@ impl Machine {
                 self.changed();
             }
         }
+        self.spare = Generations::from_iter(self.junk.iter().filter(|&g| found.snapshots.contains(g)));
         // Each time an older one, so there are no more rounds than numbers in both sets.
         for _ in 0..2 * MAX_GENERATIONS {
             let unfit = self.record.generations.iter().find_map(|g| Some((g, found.why_unfit(g)?)));
             let Some((generation, why)) = unfit else { break };
             self.drop_generation(generation, why);
-            self.fall_back_on_junk(generation);
+            self.fall_back_on_spare(generation);
             self.changed();
         }
-        newest.is_some_and(|newest| !self.record.generations.contains(newest))
+        self.record.generations.newest() < newest
     }
 }
 

@@ -297,12 +297,9 @@ impl Machine {
             (Op::Pause, _) => self.set_paused(true),
             (Op::Unpause, _) => self.set_paused(false),
             (Op::BeginSnapshot(generation), _) => {
-                self.life.snapshot = Some(Snapshot {
-                    generation,
-                    cpu_ms: self.reports.cpu_ms,
-                    of_the_end: matches!(self.stage, Stage::Exited(_)),
-                });
-                self.life.end_due = false;
+                let of_the_end = self.life.begun_at_end;
+                self.life.snapshot = Some(Snapshot { generation, cpu_ms: self.reports.cpu_ms, of_the_end });
+                self.life.end_due &= !of_the_end;
                 // From here on, not from when it is whole: what a crash costs is counted from this instant.
                 self.next_checkpoint(plan);
                 self.arm_at_stake(plan);

@@ -65,6 +65,18 @@ fn what_the_build_that_made_it_refuses_twice_is_damaged() {
     assert!(hand.log().contains("notice: checkpoint 2 is refused by the very hypervisor that made it"));
 }
 
+#[test]
+fn restores_that_failed_before_one_that_succeeded_do_not_count() {
+    let mut hand = restoring();
+    let _ = hand.fail(FaultKind::Rejected);
+    hand.answer_until(|hand| hand.task.phase() == Phase::Running);
+    let _ = hand.event(Event::GuestStopped);
+    hand.until_flying(OpKind::Provision);
+    let _ = hand.fail(FaultKind::Rejected);
+    assert_eq!(hand.task.record().generations, generations(&[2, 1]), "once proves nothing");
+    assert!(!hand.log().contains("is refused"));
+}
+
 #[rstest]
 #[case::another_build(FaultKind::Incompatible)]
 #[case::no_permission_or_an_io_error(FaultKind::Refused)]
@@ -184,8 +196,8 @@ fn every_checkpoint_that_a_look_finds_unfit_is_told_with_its_reason() {
     notice: a checkpoint was dropped; starting over from the baseline
     ");
     assert_eq!(next.task.record().restarts, 1);
-    assert_eq!(next.task.record().aside, generations(&[2]));
-    // It is not deleted, until the task is over.
+    assert_eq!(next.task.record().aside, generations(&[2, 1]));
+    // Neither is deleted until the task is over, not even one that is not there: it may be seen again.
     next.answer_until(|hand| hand.task.phase() == Phase::Running);
     let _ = next.event(EXIT_0);
     next.until_ended();

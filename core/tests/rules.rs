@@ -391,6 +391,19 @@ fn a_crash_before_the_program_is_launched_again_loses_nothing() {
 }
 
 #[test]
+fn a_checkpoint_that_was_begun_before_the_programs_end_does_not_hold_it() {
+    let mut hand = Hand::running();
+    hand.pass(Span::from_secs(300));
+    hand.until_flying(OpKind::BeginSnapshot);
+    let _ = hand.event(EXIT_0);
+    hand.succeed();
+    hand.until_flying(OpKind::CommitSnapshot);
+    hand.succeed();
+    hand.until_flying(OpKind::BeginSnapshot);
+    assert!(!hand.log().contains("CopyOut"), "the end is saved before anything is copied");
+}
+
+#[test]
 fn a_quit_after_the_programs_end_saves_it_and_collects_its_results_if_that_fails() {
     for fails in [false, true] {
         let mut hand = Hand::running();

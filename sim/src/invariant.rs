@@ -7,8 +7,8 @@ mod violation;
 
 use vmtask_core::table::{self, Trigger};
 use vmtask_core::{
-    Accepted, Base, Cause, Command, Denied, FaultKind, Generation, Instant, Intent, JournalSeq, Machine, Notice, Op,
-    OpKind, Outcome, Phase, Power, Record, Report, Request, Stimulus, Unfit,
+    Accepted, Base, Cause, Command, Denied, FaultKind, Generation, Instant, Intent, JournalSeq, Leftover, Machine,
+    Notice, Op, OpKind, Outcome, Phase, Power, Record, Report, Request, Stimulus, Unfit,
 };
 
 use crate::guest::{Health, output_of, right_state};
@@ -17,6 +17,7 @@ use crate::system::System;
 use crate::world::Misuse;
 
 pub(crate) use spy::Spy;
+use spy::Tries;
 pub use violation::Violation;
 
 /// How long after it was told to the guest may run on when nothing goes wrong: two slices, and a tick to spare.
@@ -48,7 +49,7 @@ pub(crate) fn on_command(system: &mut System, scenario: &Scenario, command: &Com
     what_is_set_aside_stays(system, command)?;
     the_end_is_saved_first(system, scenario, command)?;
     rounds_of_copying_are_bounded(system, scenario, command)?;
-    system.spy.losses += u16::from(command.op == Op::PowerOff && system.spy.tried == Some((Op::PowerOff, 1)));
+    system.spy.losses += u16::from(system.spy.tried.is_some_and(|tries| tries.op == Op::PowerOff && tries.in_all == 1));
     system.spy.program_runs &= !matches!(command.op.kind(), OpKind::Provision | OpKind::PowerOff);
     system.spy.looks |= command.op == Op::Probe;
     system.spy.awaiting = Some((*command, command.deadline));
@@ -60,7 +61,7 @@ fn one_at_a_time(system: &mut System) -> Result<(), Violation> {
     if system.spy.fencing {
         return Err(Violation::BesideAFence);
     }
-    let now = system.machine_now();
+    let now = system.machine_believes();
     if let Some((earlier, deadline)) = system.spy.awaiting {
         let overall_passed = earlier.op.kind().is_sliced();
         if now < deadline && !overall_passed && !system.spy.clock_in_doubt {
@@ -113,11 +114,10 @@ fn attempts_within_policy(system: &mut System, scenario: &Scenario, command: &Co
     let op = command.op;
     let spy = &mut system.spy;
     let anew = std::mem::take(&mut spy.asked);
-    let times = match spy.tried {
-        Some((same, times)) if same == op && !anew => times.saturating_add(1),
-        _ => 1,
-    };
-    spy.tried = Some((op, times));
+    let before =
+        spy.tried.filter(|before| before.op == op).map_or((0, 0), |before| (before.since_asked, before.in_all));
+    let times = if anew { 1 } else { before.0.saturating_add(1) };
+    spy.tried = Some(Tries { op, since_asked: times, in_all: before.1.saturating_add(1) });
     match op.kind() {
         OpKind::Provision => (spy.launches, spy.last_begun) = (0, None),
         OpKind::Launch => spy.launches = spy.launches.saturating_add(1),
@@ -195,6 +195,10 @@ fn the_end_is_saved_first(system: &mut System, scenario: &Scenario, command: &Co
         Op::BeginSnapshot(_) => system.spy.end_tried = system.machine.record().exit.is_some(),
         Op::CopyOut(_) if scenario.interval.is_some() && !system.spy.end_tried && !system.spy.harmed => {
             let Some(guest) = &system.world.guest else { return Ok(()) };
+            if !guest.program.exited {
+                // What it does beyond its limit is not at stake.
+                return Ok(());
+            }
             let saved = |g: Generation| system.world.snapshot(g).filter(|s| s.whole).map(|s| s.guest.program.steps);
             let newest = system.machine.newest_checkpoint().and_then(saved).unwrap_or(0);
             let steps = guest.program.steps.saturating_sub(newest) / u32::from(guest.program.instances.max(1));
@@ -209,15 +213,8 @@ fn the_end_is_saved_first(system: &mut System, scenario: &Scenario, command: &Co
 }
 
 fn rounds_of_copying_are_bounded(system: &mut System, scenario: &Scenario, command: &Command) -> Result<(), Violation> {
-    let ended = system.machine.record().exit.is_some();
     let spy = &mut system.spy;
-    let collects = match command.op.kind() {
-        OpKind::CopyOut => true,
-        // The program's end is saved first.
-        OpKind::BeginSnapshot | OpKind::CommitSnapshot => ended,
-        _ => false,
-    };
-    if !collects || spy.collecting == Some(command.boot) {
+    if command.op.kind() != OpKind::CopyOut || spy.collecting == Some(command.boot) {
         return Ok(());
     }
     spy.collecting = Some(command.boot);
@@ -314,9 +311,7 @@ pub(crate) fn on_report(system: &mut System, scenario: &Scenario, report: &Repor
                 // Losses are counted anew. A VM that was powered off meanwhile was so for this reason.
                 spy.losses = spy.losses.min(1);
             }
-            if why != Unfit::Missing {
-                spy.set_aside = spy.set_aside.max(Some(generation));
-            }
+            spy.set_aside = spy.set_aside.max(Some(generation));
         }
         Report::Notice(Notice::CheckpointLeft { generation }) => {
             system.spy.left.insert(generation);
@@ -509,7 +504,8 @@ pub(crate) fn at_end(system: &System, scenario: &Scenario, outcome: Outcome) -> 
     // The same goes for one that has lost its journal before it has looked.
     let unaware =
         system.spy.disk_lied && matches!(outcome, Outcome::Stopped { .. } | Outcome::Failed { cause: Cause::Journal });
-    if leftover.is_none() && system.world.power != Power::Off && !unaware {
+    // Of the leftovers, one alone says that it may run.
+    if leftover != Some(Leftover::MayRun) && system.world.power != Power::Off && !unaware {
         return Err(Violation::EndedRunning(outcome));
     }
     match outcome {
@@ -572,8 +568,7 @@ fn failure_has_a_reason(system: &System, scenario: &Scenario, cause: Cause) -> R
         }),
         // The VM is powered off after this last one, too.
         Cause::Guest { .. } => spy.losses >= policy.max_losses,
-        // One may have been lost by a checkpoint that was under way when the program ended.
-        Cause::Outputs { .. } => spy.rounds >= policy.max_losses,
+        Cause::Outputs { .. } => spy.rounds > policy.max_losses,
         Cause::RunLimit => scenario.limit.is_some_and(|limit| system.machine.record().elapsed_ms >= limit),
         Cause::Journal => spy.journal_fails,
         Cause::Fence { .. } => spy.fence_hangs,

@@ -198,7 +198,8 @@ fn small_policy() -> Policy {
         clock_jump: ticks(60),
         watch: ticks(4),
         journal: ticks(24),
-        at_stake: ticks(4),
+        // Less than the interval, so that ends are saved.
+        at_stake: ticks(1),
         max_losses: 4,
         ..Policy::default()
     };

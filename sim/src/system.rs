@@ -266,6 +266,11 @@ impl System {
         Instant::from_millis(self.now.saturating_add_signed(self.skew))
     }
 
+    /// What the machine takes for the time: one that was told to it does not go back.
+    pub(crate) fn machine_believes(&self) -> Instant {
+        self.machine_now().max(self.told)
+    }
+
     /// The next thing that happens, and everything that the machine does about it.
     ///
     /// # Errors

@@ -404,12 +404,13 @@ fn set_clock_right(times: &mut [i64], said: &[Said]) {
 
 /// When the program began to work in the boot that was alive then: launched, or restored. `None` if it had not.
 fn work_began(said: &[Said], then: i64) -> Option<i64> {
-    let mut began = None;
+    let (mut began, mut restored) = (None, false);
     for said in said.iter().take_while(|said| said.wall_ms <= then) {
         match said.phase() {
+            Some("provisioning") => (began, restored) = (None, !said.provisions_baseline()),
             // A restored guest runs from here on; a fresh one has nothing to do yet.
-            Some("awaiting_tools" | "launching") => began = Some(said.wall_ms),
-            Some("making_workdir" | "provisioning") => began = None,
+            Some("awaiting_tools") if restored => began = Some(said.wall_ms),
+            Some("launching") => began = Some(said.wall_ms),
             _ => {}
         }
     }

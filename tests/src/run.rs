@@ -165,6 +165,12 @@ impl Said {
         }
     }
 
+    /// Whether it says that the VM is made from its baseline, not from a checkpoint.
+    #[must_use]
+    pub fn provisions_baseline(&self) -> bool {
+        self.line["report"]["phase"]["provisioning"] == "baseline"
+    }
+
     /// The checkpoint that it says is durable.
     #[must_use]
     pub fn checkpoint(&self) -> Option<u64> {

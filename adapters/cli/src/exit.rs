@@ -86,10 +86,16 @@ pub(crate) fn of_outcome(outcome: Outcome) -> u8 {
 /// A checkpoint that cannot be loaded here and a journal that cannot be kept are this computer's doing, not the task's.
 fn of_cause(cause: Cause) -> Exit {
     match cause {
-        Cause::Op { op: Op::Provision(Base::Checkpoint(_)), fault } if fault.kind == FaultKind::Incompatible => {
-            Exit::Hypervisor
-        }
-        Cause::Op { op: Op::Provision(Base::Checkpoint(_)), .. } | Cause::Journal => Exit::Host,
+        Cause::Op { op, fault } => match (op, fault.kind) {
+            (Op::Provision(Base::Baseline), FaultKind::Incompatible) => Exit::Failed,
+            // Some hypervisors load a checkpoint when they power on.
+            (_, FaultKind::Incompatible) => Exit::Hypervisor,
+            (Op::Provision(Base::Checkpoint(_)), _) => Exit::Host,
+            // What copying files in and launching lacks may be the guest's.
+            (Op::Register | Op::Provision(_) | Op::PowerOn | Op::CopyOut(_), FaultKind::NoSpace) => Exit::Host,
+            _ => Exit::Failed,
+        },
+        Cause::Journal => Exit::Host,
         _ => Exit::Failed,
     }
 }
@@ -120,7 +126,7 @@ pub(crate) fn table() -> String {
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
-    use vmtask_core::{Fault, Generation, Loss};
+    use vmtask_core::{Fault, FileIx, Generation, Loss};
 
     use super::*;
 
@@ -137,6 +143,9 @@ mod tests {
     #[case::template_missing(failed(RESTORE, FaultKind::Fatal), 220)]
     #[case::a_dead_journal(Cause::Journal, 220)]
     #[case::from_the_baseline(failed(Op::Provision(Base::Baseline), FaultKind::Incompatible), 218)]
+    #[case::loaded_when_powered_on(failed(Op::PowerOn, FaultKind::Incompatible), 213)]
+    #[case::no_space_for_a_result(failed(Op::CopyOut(FileIx(0)), FaultKind::NoSpace), 220)]
+    #[case::no_space_in_the_guest(failed(Op::CopyIn(FileIx(0)), FaultKind::NoSpace), 218)]
     #[case::another_step(failed(Op::PowerOn, FaultKind::Refused), 218)]
     #[case::run_limit(Cause::RunLimit, 218)]
     #[case::lost_again_and_again(Cause::Guest { loss: Loss::Stopped }, 218)]

@@ -71,7 +71,7 @@ impl Session {
         }
         let (journal, loaded) = JournalFile::open(Arc::new(RealStorage), dir.root(), dir.id().clone())?;
         // A VM is registered only once the first record is durable.
-        if loaded.is_none() && dir.has_vm() {
+        if loaded.is_none() && dir.has_vm(&RealStorage)? {
             return Err(JournalError::Lost(journal.path()).into());
         }
         Ok(Self { file, dir, kind, journal: Some(journal), loaded, started: SystemTime::now() })
@@ -121,14 +121,13 @@ impl Session {
     fn check_vm_is_off(&self) -> Result<(), Error> {
         let registry = Registry::open(&vmtask_platform::data_dir()?)?;
         registry.reap(Reap::Orphans)?;
-        let dir = self.dir.root().canonicalize().map_err(Error::io("find", self.dir.root()))?;
-        let listed = registry.list()?.vms.into_iter().find(|listed| listed.entry.dir == dir);
+        let listed = registry.find(self.dir.root())?;
         let Some(entry) = listed.filter(|listed| listed.vm != Presence::Gone).map(|listed| listed.entry) else {
             return Ok(());
         };
         Err(match entry.vm {
-            Some(process) => RegistryError::StillRuns { dir, pid: process.pid }.into(),
-            None => Error::MayRun { dir, keeper: entry.keeper.unwrap_or(entry.hypervisor) },
+            Some(process) => RegistryError::StillRuns { dir: entry.dir, pid: process.pid }.into(),
+            None => Error::MayRun { dir: entry.dir, keeper: entry.keeper.unwrap_or(entry.hypervisor) },
         })
     }
 
@@ -145,8 +144,10 @@ impl Session {
         };
         let result = match TaskResult::read(&self.dir.results()) {
             Ok(result) if result.is_of(outcome) => result,
-            // There is none, or it is that of an earlier run.
-            _ => self.conclude(&Ended::of_record(outcome, record))?,
+            // It is that of an earlier run, or there is none. One that cannot be read says more than could be written anew.
+            Ok(_) => self.conclude(&Ended::of_record(outcome, record))?,
+            Err(error) if error.is_missing() => self.conclude(&Ended::of_record(outcome, record))?,
+            Err(error) => return Err(error.into()),
         };
         result.check_outputs(self.spec(), &self.dir.results())?;
         Ok(Some((outcome, result)))

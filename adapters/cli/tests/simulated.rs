@@ -355,6 +355,19 @@ fn a_result_that_was_never_written_is_written_by_the_next_run() {
     assert_eq!(den.result()["outcome"], "completed");
 }
 
+#[test]
+fn a_result_that_cannot_be_read_is_not_replaced() {
+    let den = Den::new();
+    assert_eq!(den.run(SHORT).code, Some(0));
+    let result = den.path("t.vmtask/results/result.json");
+    let later = br#"{"version": 99, "of": "a later vmtask"}"#;
+    fs::write(&result, later).unwrap();
+    let run = den.run(SHORT);
+    assert_eq!(run.code, Some(220), "{}", run.stderr);
+    assert!(run.stderr.contains("result.json"), "{}", run.stderr);
+    assert_eq!(fs::read(&result).unwrap(), later);
+}
+
 #[rstest]
 #[case::torn_journal("journal", "half a li", true)]
 #[case::both_torn("both", "half a li", false)]

@@ -328,7 +328,7 @@ impl Driver {
 
     fn answered(&mut self, op: Op, result: &Result<Reply, PortError>, observer: &mut dyn Observer) {
         match (op, result) {
-            (_, Err(error)) => self.trouble(error.clone(), observer),
+            (_, Err(error)) => self.failed(op, error.clone(), observer),
             // What failed before has come in another attempt.
             (Op::CopyOut(file), Ok(Reply::Done)) => self.missing.retain(|missing| missing.file != file),
             _ => {}
@@ -388,15 +388,19 @@ impl Driver {
         tracing::warn!(fault = %error.fault, %error, "trouble");
         let op = self.issued.map(|(command, _)| command.op);
         self.errors.retain(|earlier| earlier.op.map(|op| op.kind()) != op.map(|op| op.kind()));
-        if let Some(Op::CopyOut(file)) = op {
-            self.missed(file, &error);
-        }
         let error = OpError { op, error };
         observer.observe(&News::Trouble(&error));
         self.errors.push(error);
     }
 
-    /// Keeps why an output was not collected: the newest reason.
+    /// The command that was issued failed, or never answered. Of an output that was not collected, the newest reason is kept.
+    fn failed(&mut self, op: Op, error: PortError, observer: &mut dyn Observer) {
+        if let Op::CopyOut(file) = op {
+            self.missed(file, &error);
+        }
+        self.trouble(error, observer);
+    }
+
     fn missed(&mut self, file: FileIx, error: &PortError) {
         self.missing.retain(|missing| missing.file != file);
         self.missing.push(Missing { file, why: error.to_string() });
@@ -412,7 +416,7 @@ impl Driver {
             fault: Fault::new(FaultKind::Unknown),
             message: format!("{} did not answer {command} within {}", self.hypervisor, spoken(now.since(since))),
         };
-        self.trouble(error, observer);
+        self.failed(command.op, error, observer);
     }
 
     /// Whether a record was submitted that is not known to be durable.

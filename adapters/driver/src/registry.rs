@@ -147,7 +147,7 @@ pub enum RegistryError {
         patience: Duration,
     },
     /// What is written of an earlier virtual machine of this task directory cannot be read, so it could run unnoticed.
-    #[error("{} tells of an earlier virtual machine of this task directory and cannot be used: {why}", path.display())]
+    #[error("{} tells of an earlier virtual machine of this task directory and cannot be used: {why}; make sure that none runs (`vmtask vms`, and the product's own list), then remove that file", path.display())]
     Entry {
         /// The entry's file.
         path: PathBuf,
@@ -236,8 +236,7 @@ impl<P: Processes + Clone> Registry<P> {
     /// [`RegistryError::StillRuns`] or [`RegistryError::Kept`] if it would not be taken over; the others if the registry
     /// cannot be read or written. There is no entry of ours then, or one that the next reaper removes.
     pub fn register(&self, new: &NewEntry<'_>) -> Result<Registration<P>, RegistryError> {
-        let dir = fs::canonicalize(new.dir).map_err(io_error("find", new.dir))?;
-        let path = self.dir.join(Digest::of(dir.as_os_str().as_encoded_bytes()).short() + ".json");
+        let (dir, path) = self.place_of(new.dir)?;
         let pid = std::process::id();
         let manager = match self.processes.identify(pid) {
             Liveness::Alive(me) => me,
@@ -291,6 +290,30 @@ impl<P: Processes + Clone> Registry<P> {
         Ok(())
     }
 
+    /// What is written about the virtual machine of the task in `dir`, which must be there.
+    ///
+    /// # Errors
+    /// If it cannot be read or understood: then the machine may run.
+    pub fn find(&self, dir: &Path) -> Result<Option<Listed>, RegistryError> {
+        let (_, path) = self.place_of(dir)?;
+        match Entry::read(&path) {
+            Ok(entry) => Ok(Some(self.listed(entry, path))),
+            Err(Unreadable::Missing) => Ok(None),
+            Err(why) => Err(RegistryError::Entry { path, why: why.to_string() }),
+        }
+    }
+
+    /// The true name of a task's directory, and where its entry is.
+    fn place_of(&self, dir: &Path) -> Result<(PathBuf, PathBuf), RegistryError> {
+        let dir = fs::canonicalize(dir).map_err(io_error("find", dir))?;
+        let path = self.dir.join(Digest::of(dir.as_os_str().as_encoded_bytes()).short() + ".json");
+        Ok((dir, path))
+    }
+
+    fn listed(&self, entry: Entry, file: PathBuf) -> Listed {
+        Listed { manager: self.presence(&entry.manager), vm: self.presence_of_vm(&entry), entry, file }
+    }
+
     /// Everything in the registry, as it is now.
     ///
     /// # Errors
@@ -299,12 +322,7 @@ impl<P: Processes + Clone> Registry<P> {
         let mut listing = Listing::default();
         for path in self.files("json")? {
             match Entry::read(&path) {
-                Ok(entry) => listing.vms.push(Listed {
-                    manager: self.presence(&entry.manager),
-                    vm: self.presence_of_vm(&entry),
-                    entry,
-                    file: path,
-                }),
+                Ok(entry) => listing.vms.push(self.listed(entry, path)),
                 Err(Unreadable::Missing) => {}
                 Err(why) => listing.damaged.push((path, why.to_string())),
             }
@@ -321,10 +339,8 @@ impl<P: Processes + Clone> Registry<P> {
         let mut reaped = Reaped::default();
         self.sweep()?;
         for path in self.files("json")? {
-            // One at a time, so that nobody waits for all of them.
-            let lock = self.lock()?;
             match Entry::read(&path) {
-                Ok(entry) => self.reap_one(&path, entry, which, &lock, &mut reaped),
+                Ok(entry) => self.reap_one(&path, entry, which, &mut reaped)?,
                 Err(Unreadable::Missing) => {}
                 Err(why) => reaped.damaged.push((path, why.to_string())),
             }
@@ -332,41 +348,55 @@ impl<P: Processes + Clone> Registry<P> {
         Ok(reaped)
     }
 
-    fn reap_one(&self, path: &Path, entry: Entry, which: Reap, _: &Lock, reaped: &mut Reaped) {
-        if self.presence(&entry.manager) != Presence::Gone {
-            return;
+    /// Removes an entry that is still what it was: a manager may have registered anew meanwhile.
+    fn forget(&self, path: &Path, entry: &Entry) -> Result<Result<(), String>, RegistryError> {
+        let _lock = self.lock()?;
+        match Entry::read(path) {
+            Ok(now) if now == *entry => Ok(fs::remove_file(path).map_err(|error| format!("its entry stays: {error}"))),
+            _ => Ok(Ok(())),
         }
-        let forget = || fs::remove_file(path).map_err(|error| format!("its entry stays: {error}"));
+    }
+
+    /// Without the lock, which others need while a process takes its time to end.
+    fn reap_one(&self, path: &Path, entry: Entry, which: Reap, reaped: &mut Reaped) -> Result<(), RegistryError> {
+        if self.presence(&entry.manager) != Presence::Gone {
+            return Ok(());
+        }
         if let Some(way_out) = entry.way_out(path) {
             // The next manager of its task will adopt it, if there can be one.
             if which == Reap::All || entry.has_lost_its_directory() {
                 reaped.left.push((entry, way_out));
             }
-            return;
+            return Ok(());
         }
         let vm = match (self.presence_of_vm(&entry), &entry.vm) {
             (Presence::Here, Some(vm)) => vm,
             (Presence::Unknown, Some(vm)) => {
                 let why = format!("cannot tell whether process {} is still the one", vm.pid);
                 reaped.left.push((entry, why));
-                return;
+                return Ok(());
             }
             _ => {
-                match forget() {
+                match self.forget(path, &entry)? {
                     Ok(()) => reaped.dropped.push(entry),
                     Err(why) => reaped.left.push((entry, why)),
                 }
-                return;
+                return Ok(());
             }
         };
         if entry.outlives_manager && which == Reap::Orphans {
-            return;
+            return Ok(());
         }
         let killed = self.processes.kill(vm).map_err(|error| format!("process {} cannot be killed: {error}", vm.pid));
-        match killed.and_then(|()| forget()) {
+        let gone = match killed {
+            Ok(()) => self.forget(path, &entry)?,
+            Err(why) => Err(why),
+        };
+        match gone {
             Ok(()) => reaped.killed.push(entry),
             Err(why) => reaped.left.push((entry, why)),
         }
+        Ok(())
     }
 
     /// Entries that a manager was killed over writing. Whoever writes one holds the lock, so that none is of use.

@@ -184,6 +184,14 @@ pub enum ResultError {
     },
 }
 
+impl ResultError {
+    /// Whether there is no result: one that could not be looked for is another matter.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 /// What the driver cannot know about a run.
 #[derive(Clone, Debug, Default)]
 pub struct Circumstances {

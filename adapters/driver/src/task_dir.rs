@@ -27,6 +27,7 @@ use thiserror::Error;
 use vmtask_core::TaskSpec;
 
 use crate::digest::Digest;
+use crate::kit;
 use crate::room::explained;
 use crate::start_over;
 use crate::storage::{Access, Storage, parent, replace_file};
@@ -281,9 +282,12 @@ impl TaskDir {
     }
 
     /// Whether the adapter has made it.
-    #[must_use]
-    pub fn has_vm(&self) -> bool {
-        self.vm().exists()
+    ///
+    /// # Errors
+    /// If that cannot be told: a look that fails has not found nothing.
+    pub fn has_vm(&self, storage: &dyn Storage) -> Result<bool, TaskDirError> {
+        let vm = self.vm();
+        kit::is_there(storage, &vm).map_err(io_error("look for", &vm))
     }
 
     /// Where outputs and the report go.

@@ -20,6 +20,8 @@ struct Fake {
     alive: Arc<Mutex<BTreeMap<u32, u64>>>,
     killed: Arc<Mutex<Vec<u32>>>,
     immortal: bool,
+    /// Somebody else uses the registry in this data directory while a process takes its time to end.
+    meanwhile: Option<Arc<std::path::PathBuf>>,
 }
 
 impl Fake {
@@ -47,6 +49,12 @@ impl Processes for Fake {
     fn kill(&self, process: &ProcessId) -> io::Result<()> {
         if self.immortal {
             return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        if let Some(data) = &self.meanwhile {
+            let other = Self { meanwhile: None, ..self.clone() };
+            let registry = Registry::with_processes(data, other).unwrap().with_patience(Duration::ZERO);
+            let task = tempfile::tempdir().unwrap();
+            drop(registry.register(&new_entry(task.path())).unwrap());
         }
         self.killed.lock().unwrap().push(process.pid);
         self.end(process.pid);
@@ -96,6 +104,27 @@ impl Setting {
     fn files(&self) -> Vec<String> {
         names_below(&self.data.path().join("vms")).into_iter().filter(|name| name != ".lock").collect()
     }
+}
+
+#[test]
+fn nobody_waits_for_a_process_that_takes_its_time_to_end() {
+    let mut s = setting(Fake::default());
+    s.leave_a_vm(true, false);
+    let meanwhile = Some(Arc::new(s.data.path().to_owned()));
+    s.registry = Registry::with_processes(s.data.path(), Fake { meanwhile, ..s.processes.clone() }).unwrap();
+    assert_eq!(s.registry.reap(Reap::Orphans).unwrap().killed.len(), 1);
+    assert_eq!(s.files().len(), 0);
+}
+
+#[test]
+fn an_entry_that_cannot_be_read_is_not_taken_for_none() {
+    let s = setting(Fake::default());
+    assert!(s.registry.find(s.task.path()).unwrap().is_none());
+    s.leave_a_vm(true, false);
+    let found = s.registry.find(s.task.path()).unwrap().unwrap();
+    assert_eq!(found.entry.dir, fs::canonicalize(s.task.path()).unwrap());
+    fs::write(found.file, "torn").unwrap();
+    assert!(matches!(s.registry.find(s.task.path()), Err(RegistryError::Entry { .. })));
 }
 
 #[test]

@@ -126,7 +126,7 @@ impl Fault for TemplateError {
 /// lacked something of the host's says nothing about the checkpoint.
 pub(crate) fn of_loading(error: &InstanceError, ended: Option<ExitStatus>) -> FaultKind {
     /// The system's words for what a host lacks, as QEMU passes them on.
-    const HOST: [&str; 8] = [
+    const HOST: [&str; 12] = [
         "Cannot allocate memory",
         "cannot set up guest memory",
         "Too many open files",
@@ -135,6 +135,10 @@ pub(crate) fn of_loading(error: &InstanceError, ended: Option<ExitStatus>) -> Fa
         "Permission denied",
         "No space left",
         "File too large",
+        "Disk quota exceeded",
+        "Read-only file system",
+        "Operation not permitted",
+        "Stale file handle",
     ];
     let (words, by_itself) = match error {
         InstanceError::Incoming(words) => (words, true),

@@ -71,12 +71,7 @@ impl QemuVm {
 
     fn is_registered(&self) -> Result<bool, PortError> {
         let dir = self.paths.vm();
-        match RealStorage.look(&dir) {
-            Ok(found) => Ok(found.is_dir),
-            Err(error) => kit::prove_absent(&RealStorage, &dir, error)
-                .map(|()| false)
-                .map_err(during(format!("looking for {}", dir.display()))),
-        }
+        kit::is_there(&RealStorage, &dir).map_err(during(format!("looking for {}", dir.display())))
     }
 
     pub(crate) fn register(&self) -> Result<(), PortError> {

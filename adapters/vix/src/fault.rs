@@ -99,13 +99,20 @@ pub(crate) fn of_restoring(error: &Error, what: &str) -> PortError {
             | code::SNAPSHOT_DUPLICATEDDISK
             | code::SNAPSHOT_NOT_REVERTABLE
             | code::INVALID_SERIALIZED_DATA
-            | code::FILE_NOT_FOUND
             | code::DISK_INVAL
-            | code::DISK_PARTIALCHAIN
             | code::DISK_NEEDSREPAIR
-            | code::DISK_CID_MISMATCH
-            | code::DISK_OPENPARENT,
+            | code::DISK_CID_MISMATCH,
         ) => fault.fault.kind = FaultKind::Rejected,
+        // Something that the checkpoint stands on is not there now: the platform's own VM, of which the task's is a linked
+        // clone, may be on a share that is away.
+        Some(
+            code::FILE_NOT_FOUND
+            | code::DISK_PARTIALCHAIN
+            | code::DISK_OPENPARENT
+            | code::OBJECT_NOT_FOUND
+            | code::NOT_FOUND
+            | code::VM_NOT_FOUND,
+        ) => fault.fault.kind = FaultKind::Refused,
         Some(code::SNAPSHOT_VERSION | code::SNAPSHOT_VIXFILE | code::DISK_UNSUPPORTEDDISKVERSION) => {
             fault.fault.kind = FaultKind::Incompatible;
             fault.message.push_str("; install the version that made it, or begin anew with `vmtask run --start-over`");
@@ -113,6 +120,15 @@ pub(crate) fn of_restoring(error: &Error, what: &str) -> PortError {
         _ => {}
     }
     fault
+}
+
+/// An error about the virtual machine that a checkpoint is in, or is to be put into. That one cannot be found says nothing
+/// about the checkpoint.
+pub(crate) fn of_its_vm(mut error: PortError) -> PortError {
+    if error.fault.kind == FaultKind::NotFound {
+        error.fault.kind = FaultKind::Refused;
+    }
+    error
 }
 
 /// What a code means for whoever called that function.

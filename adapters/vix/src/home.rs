@@ -223,12 +223,13 @@ fn with_settings(text: &str, settings: &[(&str, String)]) -> String {
 pub const fn capabilities_of(product: Product, local: bool) -> Capabilities {
     Capabilities {
         linked_clones: local && product.has(Function::VmClone),
-        snapshots: if product.many_snapshots() {
-            Snapshots::Many
-        } else if local {
-            Snapshots::ByCopy
-        } else {
+        // A VM whose files are not here is the platform's own, which other tasks use as well.
+        snapshots: if !local {
             Snapshots::None
+        } else if product.many_snapshots() {
+            Snapshots::Many
+        } else {
+            Snapshots::ByCopy
         },
         pause: if product.has(Function::VmPause) { Pause::Native } else { Pause::BySuspend },
         guest_login: true,

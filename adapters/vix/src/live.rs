@@ -46,6 +46,8 @@ pub(crate) struct Work {
     pub(crate) copy_in: Option<CopyIn>,
     pub(crate) copy_out: Option<CopyOut>,
     pub(crate) snapshot: Option<Begun>,
+    /// The newest that was tried to begin in this boot.
+    pub(crate) attempted: Option<Generation>,
 }
 
 /// A checkpoint that was begun and is not committed.

@@ -11,7 +11,7 @@ use vmtask_vix_abi::{Function, error_code};
 use crate::api::Call;
 use crate::checkpoint::{Content, Machine, snapshot_name};
 use crate::error::Error;
-use crate::fault::{Fault, during, of_restoring};
+use crate::fault::{Fault, during, of_its_vm, of_restoring};
 use crate::guest::{Guest, GuestError, State, exit};
 use crate::home::{self, BASELINE, Origin, tree_fault};
 use crate::host::Host;
@@ -198,6 +198,7 @@ impl VixVm {
     fn revert_to_baseline(&self, host: &Host, wait: &Wait<'_>) -> Result<PowerState, PortError> {
         let what = "reverting to the baseline";
         if !self.is_made()? {
+            self.must_hold_no_checkpoint(what, "is gone")?;
             let vm = self.make_anew(host, wait)?;
             let state = self.steady_state(&vm, wait)?;
             if self.home.snapshots == Snapshots::Many {
@@ -225,7 +226,7 @@ impl VixVm {
             }
             // Half-made: once more from the platform's.
             Err(error) if error.is(error_code::SNAPSHOT_NOTFOUND) => {
-                self.must_hold_no_checkpoint(what)?;
+                self.must_hold_no_checkpoint(what, &format!("has no snapshot {BASELINE}"))?;
                 drop(vm);
                 self.discard(wait)?;
                 return self.revert_to_baseline(host, wait);
@@ -236,14 +237,14 @@ impl VixVm {
         self.steady_state(&vm, wait)
     }
 
-    /// What is in a VM that is to be deleted and made anew.
-    fn must_hold_no_checkpoint(&self, what: &str) -> Result<(), PortError> {
+    /// What is left of a VM is deleted when it is made anew, with the snapshots in it.
+    fn must_hold_no_checkpoint(&self, what: &str, why: &str) -> Result<(), PortError> {
         let manifests = self.store.manifests().map_err(during(what))?;
         let held = manifests.iter().find(|manifest| matches!(manifest.kept.content, Content::Snapshot(_)));
         held.map_or(Ok(()), |manifest| {
             let text = format!(
-                "{what}: {} has no snapshot {BASELINE}, and it cannot be made anew while it holds checkpoint {}; take \
-                 that snapshot of the virtual machine as it was made, or begin anew with `vmtask run --start-over`",
+                "{what}: {} {why}, and the virtual machine cannot be made anew while checkpoint {} is in it; put back what \
+                 is missing, or begin anew with `vmtask run --start-over`",
                 self.home.vmx,
                 manifest.generation()
             );
@@ -256,17 +257,10 @@ impl VixVm {
         let manifest = self.store.open(generation, &Machine::of(&self.setup)).map_err(during(&what))?;
         match manifest.kept.content {
             Content::Snapshot(name) => {
-                let vm = match self.vm(wait) {
-                    // Its files are there, so that says nothing of the snapshots in it.
-                    Err(mut error) if error.fault.kind == FaultKind::NotFound && self.is_made()? => {
-                        error.fault.kind = FaultKind::Refused;
-                        return Err(error);
-                    }
-                    vm => vm?,
-                };
+                let vm = self.vm(wait).map_err(of_its_vm)?;
                 let snapshot = vm.named_snapshot(&name).map_err(|error| of_restoring(&error, &what))?;
                 vm.revert(&snapshot, wait).map_err(|error| of_restoring(&error, &what))?;
-                self.steady_state(&vm, wait)
+                self.steady_state(&vm, wait).map_err(of_its_vm)
             }
             Content::Copy(entries) => {
                 let Some(dir) = &self.home.dir else {
@@ -274,12 +268,12 @@ impl VixVm {
                 };
                 let vmx = &self.home.vmx;
                 self.close_vm();
-                forget(host, vmx, wait).map_err(during(&what))?;
+                forget(host, vmx, wait).map_err(during(&what)).map_err(of_its_vm)?;
                 tree::restore(&self.store.state(generation), &entries, dir, wait)
                     .map_err(|error| tree_fault(&what, &error, wait))?;
-                host.register(vmx, wait).map_err(during(&what))?;
-                let vm = self.vm(wait)?;
-                self.steady_state(&vm, wait)
+                host.register(vmx, wait).map_err(during(&what)).map_err(of_its_vm)?;
+                let vm = self.vm(wait).map_err(of_its_vm)?;
+                self.steady_state(&vm, wait).map_err(of_its_vm)
             }
         }
     }
@@ -512,19 +506,15 @@ impl VixVm {
         Ok(())
     }
 
-    /// Deletes the task's own VM; from the platform's, what is ours in it.
+    /// Deletes the task's own VM. In the platform's there is nothing of ours.
     fn discard(&self, wait: &Wait<'_>) -> Result<(), PortError> {
         let what = format!("deleting {}", self.home.vmx);
-        if let Ok(vm) = self.vm(wait) {
-            if self.home.dir.is_some() {
-                match vm.delete(wait) {
-                    Err(error) if vm::is_gone(&error) => {}
-                    deleted => deleted.map_err(during(&what))?,
-                }
-            } else if self.home.snapshots == Snapshots::Many {
-                for generation in self.store.generations().map_err(during(&what))? {
-                    remove_named(&vm, &snapshot_name(generation), wait).map_err(during(&what))?;
-                }
+        if self.home.dir.is_some()
+            && let Ok(vm) = self.vm(wait)
+        {
+            match vm.delete(wait) {
+                Err(error) if vm::is_gone(&error) => {}
+                deleted => deleted.map_err(during(&what))?,
             }
         }
         self.close_vm();
@@ -611,7 +601,7 @@ fn error_of(error: HoldError, what: &str) -> PortError {
 }
 
 /// Every snapshot of this name. Names need not be unique, and one that is gone is no error.
-fn remove_named(vm: &Vm, name: &str, wait: &Wait<'_>) -> Result<(), Error> {
+pub(crate) fn remove_named(vm: &Vm, name: &str, wait: &Wait<'_>) -> Result<(), Error> {
     let found = match vm.named_snapshot(name) {
         Err(error) if error.is(error_code::SNAPSHOT_NOTFOUND) => return Ok(()),
         Err(error) if error.is(error_code::SNAPSHOT_NONUNIQUE_NAME) => {

@@ -19,7 +19,7 @@ use crate::fault::{Fault, during};
 use crate::home::tree_fault;
 use crate::live::{Begun, Live, Work};
 use crate::machine::Vm;
-use crate::ops::{SLICE, pending_unless_fenced};
+use crate::ops::{SLICE, pending_unless_fenced, remove_named};
 use crate::snapshot::Snapshot;
 use crate::tree::{self, Entry, TreeError};
 use crate::vm::VixVm;
@@ -39,7 +39,10 @@ impl VixVm {
             None => {}
         }
         let measuring = match self.home.snapshots {
-            Snapshots::Many => self.take_snapshot(&vm, generation, &what, &wait).map(|()| None)?,
+            Snapshots::Many => {
+                let tried = work.attempted.replace(generation) == Some(generation);
+                self.take_snapshot(&vm, generation, tried, &what, &wait).map(|()| None)?
+            }
             Snapshots::ByCopy => Some(self.take_copy(live, &mut work, &vm, generation, &what, &wait)?),
             Snapshots::None => {
                 return Err(PortError::new(
@@ -52,13 +55,25 @@ impl VixVm {
         Ok(())
     }
 
-    fn take_snapshot(&self, vm: &Vm, generation: Generation, what: &str, wait: &Wait<'_>) -> Result<(), PortError> {
+    fn take_snapshot(
+        &self,
+        vm: &Vm,
+        generation: Generation,
+        tried: bool,
+        what: &str,
+        wait: &Wait<'_>,
+    ) -> Result<(), PortError> {
         let name = snapshot_name(generation);
-        match vm.named_snapshot(&name) {
-            Err(error) if error.is(error_code::SNAPSHOT_NOTFOUND) => {}
-            // Made by an earlier attempt.
-            Ok(snapshot) => return self.check_memory(vm, &snapshot, what, wait),
-            Err(error) => return Err(error.during(what)),
+        if tried {
+            match vm.named_snapshot(&name) {
+                Err(error) if error.is(error_code::SNAPSHOT_NOTFOUND) => {}
+                // Made by the earlier attempt.
+                Ok(snapshot) => return self.check_memory(vm, &snapshot, what, wait),
+                Err(error) => return Err(error.during(what)),
+            }
+        } else {
+            // What has the name is of a task that was begun anew since: numbers are not used twice.
+            remove_named(vm, &name, wait).map_err(during(what))?;
         }
         // Nobody has written down what a snapshot of a paused VM is (VIX 1.13 reference, VixVM_Pause).
         let paused = vm.power_state().map_err(during(what))?.is_paused();

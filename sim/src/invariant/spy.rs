@@ -54,8 +54,8 @@ pub(crate) struct Spy {
     pub(super) given_up: Generations,
     pub(super) disk_lied: bool,
     /// The op that was handed out last, and how often in a row without an answer that it was done.
-    pub(super) tried: Option<(Op, u8)>,
-    /// Something was asked for since: what comes next is counted anew.
+    pub(super) tried: Option<Tries>,
+    /// Something was asked for since: what comes next may be counted anew.
     pub(super) asked: bool,
     /// How often the launch was handed out in this boot.
     pub(super) launches: u8,
@@ -66,8 +66,8 @@ pub(crate) struct Spy {
     /// How often each checkpoint was restored since a durable record last said that it brought back the program; up to
     /// [`MANY_RESTORES`], of the newest that were.
     pub(super) restored: [Option<(Generation, u8)>; MAX_GENERATIONS],
-    /// The program has been seen to run since the last restore.
-    pub(super) came_back: bool,
+    /// The program has been seen to run since the last restore, when this was the newest record.
+    pub(super) came_back: Option<JournalSeq>,
     /// How often the VM was powered off since the last checkpoint: each loss is one.
     pub(super) losses: u16,
     /// Guests of this manager's that were lost while outputs were copied out of them, and the boot of the latest.
@@ -111,6 +111,17 @@ pub(crate) struct Spy {
     pub(super) ending: Option<Outcome>,
     /// A record was not written when it should have been.
     pub(crate) journal_fails: bool,
+}
+
+/// How often in a row an op was handed out without an answer that it was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Tries {
+    pub(super) op: Op,
+    /// Since something was asked for while it was in flight: the machine may have begun to count anew then, and must
+    /// not go beyond its policy in this count.
+    pub(super) since_asked: u8,
+    /// Whatever was asked for meanwhile: the machine may have gone on counting, and may give up by this count.
+    pub(super) in_all: u8,
 }
 
 /// Restores of one checkpoint are counted up to this: no scenario's policy tells more apart.
@@ -292,7 +303,7 @@ impl Spy {
     fn answered(&mut self, op: Op, result: Result<Reply, Fault>) {
         match result {
             Ok(_) => self.tried = None,
-            Err(fault) => self.failed = Some((op, fault.kind, self.tried.map_or(1, |(_, times)| times))),
+            Err(fault) => self.failed = Some((op, fault.kind, self.tried.map_or(1, |tries| tries.in_all))),
         }
         let came_so_far = match result {
             Ok(_) => true,
@@ -313,7 +324,7 @@ impl Spy {
     }
 
     fn count_restore(&mut self, generation: Generation) {
-        self.came_back = false;
+        self.came_back = None;
         let known = |place: &Option<(Generation, u8)>| place.is_some_and(|(tried, _)| tried == generation);
         if let Some((_, times)) = self.restored.iter_mut().find(|place| known(place)).and_then(Option::as_mut) {
             *times = (*times + 1).min(MANY_RESTORES);
@@ -333,10 +344,12 @@ impl Spy {
         tried.map_or(0, |(_, times)| *times)
     }
 
-    /// A record is durable. If it counts no failed restores of its newest checkpoint, there are none to go on from.
+    /// A record is durable. If it counts no failed restores of its newest checkpoint, or was made after that had brought
+    /// back the program, there are none to go on from.
     pub(crate) fn now_durable(&mut self, record: &Record) {
         self.durable = record.seq;
-        if record.failed_restores == 0 && self.came_back {
+        let since = self.came_back.is_some_and(|seq| record.failed_restores == 0 || record.seq > seq);
+        if since {
             let newest = record.generations.newest();
             self.restored
                 .iter_mut()
@@ -348,7 +361,9 @@ impl Spy {
 
     /// The machine says where it is.
     pub(crate) fn says(&mut self, phase: Phase) {
-        self.came_back |= phase == Phase::Running;
+        if phase == Phase::Running {
+            self.came_back.get_or_insert(self.emitted);
+        }
         self.program_runs |= phase == Phase::Running;
         self.looks &= phase == Phase::Running;
     }
@@ -467,7 +482,9 @@ impl Spy {
         (self.aborted, left(self.suspend_by), left(self.quit), left(self.abort_by)).hash(h);
         (self.any_fault, self.harmed, self.excused, self.promised, self.disk_lied).hash(h);
         (self.clock_in_doubt, self.off, self.unseen, self.given_up, self.given_up_on, self.journal_fails).hash(h);
-        (self.tried, self.launches, self.provisioned == self.boot, self.failed, self.restored, self.came_back).hash(h);
+        (self.tried, self.launches, self.provisioned == self.boot, self.failed, self.restored).hash(h);
+        // How many records that are not durable yet were made before.
+        self.came_back.map(|seq| seq.0.saturating_sub(self.durable.0)).hash(h);
         (self.losses, self.rounds, self.collecting == self.boot, self.begun_for_quit, self.must_save).hash(h);
         (self.found, self.deleted, self.asked).hash(h);
         (self.adopts, self.set_aside, self.untold, self.left, self.end_saved, self.end_tried, self.known_to_run)

@@ -1,7 +1,8 @@
 //! What happens by itself: whatever is due next.
 
 use vmtask_core::{
-    Base, Boot, Command, CommandId, Event, Fault, FaultKind, Input, Intent, Op, OpKind, Phase, Reply, Request,
+    Base, Boot, Command, CommandId, Event, Fault, FaultKind, Generation, Input, Intent, Op, OpKind, Phase, Reply,
+    Request,
 };
 
 use super::{Fencing, Job, Mail, SUSPENDED, System, Writing};
@@ -44,7 +45,7 @@ impl System {
                 self.counts.timers += 1;
                 self.mark = Mark::Timer(self.counts.timers);
                 director.tell(self.now, &Told::Timer);
-                self.told = self.told.max(self.machine_now());
+                self.told = self.machine_believes();
                 self.machine.handle_timeout(scenario.plan(), self.machine_now());
                 Ok(())
             }
@@ -159,6 +160,8 @@ impl System {
     ) -> Option<Result<Reply, Fault>> {
         let fails = |kind| Some(Err(Fault::new(kind)));
         match act {
+            // The machine that was to start from a checkpoint has been lost meanwhile: there is nothing to find damaged.
+            Some(Act::Fail(FaultKind::Damaged)) if self.starts_from(command.op).is_none() => {}
             Some(Act::Fail(kind)) => {
                 if kind == FaultKind::Damaged {
                     self.spoil_what_it_starts_from(command.op);
@@ -235,14 +238,18 @@ impl System {
 
     /// A checkpoint that is said to be damaged is: the next try finds it so, too.
     fn spoil_what_it_starts_from(&mut self, op: Op) {
-        let from = match op {
+        if let Some(generation) = self.starts_from(op) {
+            self.world.spoil(generation, crate::guest::Health::BadAtProvision);
+            self.spy.spoiled();
+        }
+    }
+
+    /// The checkpoint that the machine is made from, or was made from and is staged.
+    fn starts_from(&self, op: Op) -> Option<Generation> {
+        match op {
             Op::Provision(Base::Checkpoint(generation)) => Some(generation),
             Op::PowerOn | Op::AwaitTools | Op::LogIn | Op::Probe => self.world.staged_checkpoint(),
             _ => None,
-        };
-        if let Some(generation) = from {
-            self.world.spoil(generation, crate::guest::Health::BadAtProvision);
-            self.spy.spoiled();
         }
     }
 

@@ -112,10 +112,7 @@ impl Hypervisor for Registered {
     }
 
     fn fence(&self, id: CommandId, deadline: Instant) -> Result<Fenced, PortError> {
-        let fenced = self.inner.fence(id, deadline)?;
-        if fenced == Fenced::PoweredOff && !self.keeper.inventory {
-            self.take_out();
-        }
-        Ok(fenced)
+        // Its entry goes with the power-off that follows: the registry's lock is not to be waited for here.
+        self.inner.fence(id, deadline)
     }
 }

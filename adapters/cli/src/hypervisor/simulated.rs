@@ -21,7 +21,9 @@ use vmtask_core::{
     Base, Boot, Capabilities, Command, CommandId, Event, ExitStatus, FaultKind, Found, Generation, Generations, Keep,
     Op, Pause, Power, Program, Reply, Snapshots,
 };
-use vmtask_driver::{EffectToken, EventSink, Fenced, Hypervisor, PortError, is_no_space, naming_the_limit};
+use vmtask_driver::{
+    EffectToken, EventSink, Fenced, Hypervisor, PortError, RealStorage, Storage, kit, naming_the_limit, wait::Wait,
+};
 
 use super::Place;
 use crate::error::Error;
@@ -83,10 +85,13 @@ impl Simulated {
         self.vm.join(format!("checkpoint-{generation}.json"))
     }
 
-    fn checkpoints(&self) -> Generations {
-        let Ok(entries) = fs::read_dir(&self.vm) else { return Generations::NONE };
+    fn checkpoints(&self) -> io::Result<Generations> {
+        if !kit::is_there(&RealStorage, &self.vm)? {
+            return Ok(Generations::NONE);
+        }
         let number = |name: &str| name.strip_prefix("checkpoint-")?.strip_suffix(".json")?.parse().ok();
-        entries.filter_map(|entry| number(entry.ok()?.file_name().to_str()?).map(Generation)).collect()
+        let names = RealStorage.entries(&self.vm)?;
+        Ok(names.iter().filter_map(|name| number(name.to_str()?).map(Generation)).collect())
     }
 
     fn provision(&self, boot: Boot, base: Base) -> Result<Reply, PortError> {
@@ -94,9 +99,12 @@ impl Simulated {
             Base::Baseline => Guest::default(),
             Base::Checkpoint(generation) => {
                 let path = self.checkpoint(generation);
+                if !kit::is_there(&RealStorage, &path).map_err(failed("look for", &path))? {
+                    return Err(PortError::new(FaultKind::NotFound, format!("{} is not there", path.display())));
+                }
                 let text = fs::read(&path).map_err(failed("read", &path))?;
                 serde_json::from_slice(&text).map_err(|error| {
-                    PortError::new(FaultKind::Fatal, format!("{} is no checkpoint: {error}", path.display()))
+                    PortError::new(FaultKind::Damaged, format!("{} is no checkpoint: {error}", path.display()))
                 })?
             }
         };
@@ -110,11 +118,9 @@ impl Simulated {
         let Some((_, guest)) = begun else {
             return Err(PortError::new(FaultKind::Fatal, format!("checkpoint {generation} was not begun")));
         };
-        let (path, part) = (self.checkpoint(generation), self.vm.join("checkpoint.part"));
-        let text = serde_json::to_vec(&guest).map_err(io::Error::from).map_err(failed("write", &part))?;
-        token
-            .act(|| fs::write(&part, text).and_then(|()| fs::rename(&part, &path)))?
-            .map_err(failed("write", &path))?;
+        let path = self.checkpoint(generation);
+        let text = serde_json::to_vec(&guest).map_err(io::Error::from).map_err(failed("write", &path))?;
+        put(&path, &text, token)?;
         Ok(Reply::Done)
     }
 
@@ -122,22 +128,19 @@ impl Simulated {
         let Some(path) = self.outputs.get(index) else {
             return Err(PortError::new(FaultKind::NotFound, format!("the task has no output {index}")));
         };
-        let write = || {
-            path.parent().map_or(Ok(()), fs::create_dir_all)?;
-            fs::write(path, OUTPUT)
-        };
-        token.act(write)?.map_err(failed("write", path))?;
+        path.parent().map_or(Ok(()), fs::create_dir_all).map_err(failed("make the directory of", path))?;
+        put(path, OUTPUT.as_bytes(), token)?;
         Ok(Reply::Done)
     }
 
-    fn unregister(&self, keep: Keep, token: &EffectToken) -> Result<Reply, PortError> {
+    fn unregister(&self, keep: Keep, wait: &Wait<'_>) -> Result<Reply, PortError> {
         if keep == Keep::Nothing {
-            token.act(|| ignore_missing(fs::remove_dir_all(&self.vm)))?.map_err(failed("remove", &self.vm))?;
+            kit::remove_tree(&RealStorage, &self.vm, wait)?;
         }
         Ok(Reply::Done)
     }
 
-    fn probe(&self) -> Found {
+    fn probe(&self) -> io::Result<Found> {
         let state = *self.machine.lock();
         let program = match state.program {
             _ if state.boot.is_none() || state.paused => Program::Unknown,
@@ -150,7 +153,8 @@ impl Simulated {
             Some(_) if state.paused => Power::Paused,
             Some(_) => Power::On,
         };
-        Found { registered: self.vm.is_dir(), power, program, snapshots: self.checkpoints(), ..Found::default() }
+        let (registered, snapshots) = (kit::is_there(&RealStorage, &self.vm)?, self.checkpoints()?);
+        Ok(Found { registered, power, program, snapshots, ..Found::default() })
     }
 }
 
@@ -179,14 +183,14 @@ impl Hypervisor for Simulated {
         let _ = self.machine.sink.set(events);
     }
 
-    fn carry_out(&self, command: &Command, _: Instant, token: &EffectToken) -> Result<Reply, PortError> {
+    fn carry_out(&self, command: &Command, deadline: Instant, token: &EffectToken) -> Result<Reply, PortError> {
         let change = |change: &dyn Fn(&mut State)| {
             change(&mut self.machine.lock());
             self.machine.changed.notify_all();
             Ok(Reply::Done)
         };
         match command.op {
-            Op::Probe => Ok(Reply::Found(self.probe())),
+            Op::Probe => self.probe().map(Reply::Found).map_err(failed("look into", &self.vm)),
             Op::Register => fs::create_dir_all(&self.vm).map(|()| Reply::Done).map_err(failed("make", &self.vm)),
             Op::Provision(base) => self.provision(command.boot, base),
             Op::PowerOn | Op::Unpause => change(&|state| state.paused = false),
@@ -202,7 +206,7 @@ impl Hypervisor for Simulated {
             }
             Op::CopyOut(ix) => self.copy_out(ix.index(), token),
             Op::PowerOff => change(&|state| *state = State::default()),
-            Op::Unregister(keep) => self.unregister(keep, token),
+            Op::Unregister(keep) => self.unregister(keep, &Wait::command(token, deadline)),
         }
     }
 
@@ -252,6 +256,15 @@ fn pass_time(machine: &Weak<Machine>) {
     }
 }
 
+/// Whole or not at all; only its name is given by leave of the command.
+fn put(path: &Path, content: &[u8], token: &EffectToken) -> Result<(), PortError> {
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    fs::write(&part, content).map_err(failed("write", &part))?;
+    token.act(|| fs::rename(&part, path))?.map_err(failed("write", path))
+}
+
 fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -261,11 +274,6 @@ fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
 
 fn failed<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> PortError + 'a {
     move |error| {
-        let kind = match error.kind() {
-            io::ErrorKind::NotFound => FaultKind::NotFound,
-            _ if is_no_space(&error) => FaultKind::NoSpace,
-            _ => FaultKind::Refused,
-        };
-        PortError::new(kind, naming_the_limit(format!("cannot {what} {}: {error}", path.display())))
+        PortError::new(kit::io_kind(&error), naming_the_limit(format!("cannot {what} {}: {error}", path.display())))
     }
 }

@@ -323,6 +323,17 @@ pub fn prove_absent(storage: &dyn Storage, path: &Path, error: io::Error) -> io:
     }
 }
 
+/// Whether there is something at `path`.
+///
+/// # Errors
+/// Whatever kept somebody from looking.
+pub fn is_there(storage: &dyn Storage, path: &Path) -> io::Result<bool> {
+    match storage.look(path) {
+        Ok(_) => Ok(true),
+        Err(error) => prove_absent(storage, path, error).map(|()| false),
+    }
+}
+
 /// Whose name it is, if it is one of ours.
 fn role_of<K: Kept>(name: &str) -> Option<(Generation, Role)> {
     let (number, kind) = name.split_once('.').map_or((name, None), |(number, kind)| (number, Some(kind)));

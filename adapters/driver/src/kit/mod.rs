@@ -5,7 +5,7 @@
 //! | [`Checkpoints`] | the store: which checkpoints there are, committing one, removing one |
 //! | [`Manifest`], [`Kept`], [`Machine`] | what a checkpoint is, and what of it differs between hypervisors |
 //! | [`CheckpointError`], [`Flaw`] | why one cannot be used: not there, damaged, made elsewhere, or not readable now |
-//! | [`prove_absent`] | telling what is not there from what could not be looked at |
+//! | [`is_there`], [`prove_absent`] | telling what is not there from what could not be looked at |
 //! | [`Stoppable`] | hashing something large and giving up when the command is fenced |
 //! | [`Hashing`] | hashing what is being written, so that it need not be read again |
 //! | [`remove_tree`] | deleting something large by leave of a command, piece by piece |
@@ -21,7 +21,7 @@ mod error;
 mod manifest;
 mod remove;
 
-pub use checkpoints::{Checkpoints, Listing, prove_absent};
+pub use checkpoints::{Checkpoints, Listing, is_there, prove_absent};
 pub use digest::{Hashing, Stoppable};
 pub use error::{CheckpointError, Flaw, io_kind, with_ways_out};
 pub use manifest::{Kept, Machine, Manifest};

@@ -66,7 +66,10 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 #[case::state_does_not_load(13009, FaultKind::Rejected)]
 #[case::disk_needs_repair(16006, FaultKind::Rejected)]
 #[case::serialised_data_is_damaged(6004, FaultKind::Rejected)]
-#[case::a_file_of_it_is_missing(4, FaultKind::Rejected)]
+#[case::a_file_that_it_stands_on_is_missing(4, FaultKind::Refused)]
+#[case::its_parent_disk_is_missing(16003, FaultKind::Refused)]
+#[case::its_parent_disk_cannot_be_opened(16012, FaultKind::Refused)]
+#[case::its_vm_is_missing(4000, FaultKind::Refused)]
 #[case::of_another_version(13005, FaultKind::Incompatible)]
 #[case::the_list_has_none(13003, FaultKind::NotFound)]
 #[case::locked(13010, FaultKind::Refused)]
@@ -90,6 +93,7 @@ fn only_what_the_product_says_of_a_snapshot_is_its_refusal(#[case] code: u16, #[
 #[case::state_does_not_load(13009, FaultKind::Rejected)]
 #[case::no_reason_is_given(3041, FaultKind::Refused)]
 #[case::no_memory(3011, FaultKind::Refused)]
+#[case::a_file_that_it_stands_on_is_missing(4, FaultKind::Refused)]
 fn a_copied_checkpoint_that_does_not_come_to_life_is_judged_by_the_same_words(
     #[case] code: u16,
     #[case] expected: FaultKind,
@@ -175,8 +179,43 @@ fn a_machine_is_not_made_anew_while_a_checkpoint_is_in_it() {
     bench.fake.drop_snapshot("vmtask-baseline");
     let error = fails(&mut bench, Op::Provision(Base::Baseline));
     assert_eq!(error.fault.kind, FaultKind::Refused, "{error}");
-    assert!(error.message.contains("holds checkpoint 1") && error.message.contains("--start-over"), "{error}");
+    let told =
+        |error: &PortError| error.message.contains("checkpoint 1 is in it") && error.message.contains("--start-over");
+    assert!(told(&error), "{error}");
     assert_eq!(bench.fake.snapshots(), ["vmtask-1"]);
+    // Nor if the file that describes it is gone: its disks and its snapshots are not.
+    let vmx = bench.dir.path().join("task/vm/machine/linux.vmx");
+    let away = vmx.with_extension("away");
+    std::fs::rename(&vmx, &away).unwrap();
+    let before = files(&bench.dir.path().join("task/vm"));
+    let error = fails(&mut bench, Op::Provision(Base::Baseline));
+    assert!(told(&error) && error.message.contains("is gone"), "{error}");
+    assert_eq!(files(&bench.dir.path().join("task/vm")), before);
+    std::fs::rename(&away, &vmx).unwrap();
     bench.ops(&[Op::RemoveSnapshot(ONE)]);
     assert_eq!(bench.run(Op::Provision(Base::Baseline)), Ok(Reply::Provisioned { running: false }));
+}
+
+/// A server that does not see its datastore for a while.
+#[test]
+fn a_machine_that_cannot_be_found_says_nothing_about_a_copied_checkpoint() {
+    let mut bench = saved(Product::Server2);
+    for code in [4, 25, 4000] {
+        bench.fake.next(Function::HostRegisterVm, Go::Fail(code));
+        let error = fails(&mut bench, RESTORE);
+        assert_eq!(error.fault.kind, FaultKind::Refused, "{error}");
+        tells_both_ways_out(&error);
+    }
+    assert!(found(&mut bench).snapshots.contains(ONE));
+}
+
+/// Where the product keeps the machine elsewhere, that of a task which was begun anew has the snapshots of the one before.
+#[test]
+fn a_snapshot_of_that_name_which_nobody_tried_to_take_is_not_the_checkpoint() {
+    let mut bench = Bench::new(Product::Workstation);
+    bench.ops(&UP);
+    bench.fake.snapshot("vmtask-1");
+    let calls = bench.ops(&[Op::BeginSnapshot(ONE), Op::CommitSnapshot(ONE)]);
+    assert!(calls.contains("RemoveSnapshot") && calls.contains("CreateSnapshot"), "{calls}");
+    assert_eq!(bench.fake.snapshots(), ["vmtask-baseline", "vmtask-1"]);
 }

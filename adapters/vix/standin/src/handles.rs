@@ -170,24 +170,29 @@ pub(crate) fn hold(handle: Handle) {
 
 /// Ends what [`hold`] began; nothing happens if a disconnect has ended it.
 pub(crate) fn let_go(handle: Handle) {
-    if let Some(entry) = table().entries.get_mut(&handle) {
-        entry.held -= 1;
-    }
-    release(handle);
+    // In one step: a disconnect in between would take the reference for the client's, and count a leak.
+    drop_reference(handle, |entry| entry.held -= 1);
 }
 
 /// One reference less. A handle that is no more, or never was: nothing happens.
 pub(crate) fn release(handle: Handle) {
+    drop_reference(handle, |_| {});
+}
+
+fn drop_reference(handle: Handle, note: impl FnOnce(&mut Entry)) {
     let removed = {
         let mut table = table();
         match table.entries.get_mut(&handle) {
             // A host ends by disconnecting only.
             Some(Entry { object: Object::Host(_), .. }) | None => return,
-            Some(entry) if entry.references > 1 => {
-                entry.references -= 1;
-                return;
+            Some(entry) => {
+                note(entry);
+                if entry.references > 1 {
+                    entry.references -= 1;
+                    return;
+                }
+                table.remove(handle)
             }
-            Some(_) => table.remove(handle),
         }
     };
     // Dropped without the lock: an object may hold others, which it releases.
