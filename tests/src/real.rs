@@ -181,7 +181,13 @@ impl Den {
     /// `vmtask` with this directory as its whole world.
     #[must_use]
     pub fn vmtask(&self) -> Command {
-        let mut command = Command::new(vmtask());
+        self.vmtask_at(&vmtask())
+    }
+
+    /// The same with another build's binary.
+    #[must_use]
+    pub fn vmtask_at(&self, binary: &Path) -> Command {
+        let mut command = Command::new(binary);
         command
             .current_dir(self.path())
             .env("VMTASK_DATA_DIR", self.data())

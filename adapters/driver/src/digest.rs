@@ -48,10 +48,22 @@ impl Digest {
         Self::of_reader(File::open(path)?)
     }
 
+    /// Its bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The first 16 hexadecimal digits: enough to tell things apart, and a good file name.
     #[must_use]
     pub fn short(&self) -> String {
         self.to_string()[..16].to_owned()
+    }
+}
+
+impl From<[u8; 32]> for Digest {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
     }
 }
 

@@ -1,9 +1,11 @@
-//! What QEMU keeps of a checkpoint: a migration stream, and the layers of the disk below it.
+//! What QEMU keeps of a checkpoint: a migration stream, the template that it is relative to, and the layers of the disk
+//! below it.
 //!
 //! ```text
-//!   vm/checkpoints/7.part       the stream being written
+//!   vm/checkpoints/7.part       the stream being written, packed (see `relative`)
 //!   vm/checkpoints/7.ram        written, flushed, renamed
 //!   vm/checkpoints/7.json       the manifest: only with it is the checkpoint whole
+//!   vm/checkpoints/*.template   the templates that the manifests name, if the guest was cloned from one
 //!   vm/disk/*.qcow2             the layers that the manifest names, if the task has a disk
 //! ```
 //! QEMU's exit code never tells a partial stream from a whole one; size and SHA-256 in the manifest do. The store itself
@@ -22,6 +24,7 @@ use vmtask_driver::kit::{self, CheckpointError, Checkpoints, Flaw, Kept, Stoppab
 use vmtask_driver::{Digest, Storage};
 
 use crate::cmdline::LAYOUT;
+use crate::relative;
 use crate::setup::Setup;
 use crate::wait::Wait;
 
@@ -33,13 +36,48 @@ pub(crate) type Store = Checkpoints<Stream>;
 /// What a checkpoint is, and what may load it.
 pub(crate) type Manifest = kit::Manifest<Stream>;
 
+/// A file that was written and flushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Packed {
+    pub(crate) bytes: u64,
+    pub(crate) sha256: Digest,
+}
+
 /// A stream that was written and flushed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stream {
+    /// Of the file. Its name is not that of the time when all streams were plain, so that a vmtask of that time says that
+    /// it cannot read the manifest, and does not hand QEMU a packed one.
+    #[serde(rename = "file_bytes", alias = "bytes")]
     pub(crate) bytes: u64,
     pub(crate) sha256: Digest,
+    #[serde(default)]
+    pub(crate) form: Form,
     /// The disk's layers by file name, lowest first, as they were at the same instant.
     pub(crate) disk: Vec<String>,
+}
+
+/// What is in the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Form {
+    /// The migration stream as QEMU wrote it: version 0.1's.
+    #[default]
+    Plain,
+    /// The whole stream, as an LZ4 frame.
+    Packed,
+    /// An LZ4 frame with a stream that is to be loaded over the memory of the template with this hash.
+    RelativeTo(Digest),
+}
+
+impl Form {
+    /// The template that is needed to load it.
+    pub(crate) fn template(self) -> Option<Digest> {
+        match self {
+            Self::Plain | Self::Packed => None,
+            Self::RelativeTo(template) => Some(template),
+        }
+    }
 }
 
 impl Kept for Stream {
@@ -52,10 +90,15 @@ impl Kept for Stream {
 
     fn inspect(&self, storage: &dyn Storage, state: &Path) -> Result<(), Flaw> {
         let found = storage.look(state).map_err(|source| Flaw::Unreadable { path: state.to_owned(), source })?;
-        if found.bytes == self.bytes {
-            return Ok(());
+        if found.bytes != self.bytes {
+            return Err(Flaw::Damaged(format!("{} has {} of {} bytes", state.display(), found.bytes, self.bytes)));
         }
-        Err(Flaw::Damaged(format!("{} has {} of {} bytes", state.display(), found.bytes, self.bytes)))
+        if let (Some(template), Some(dir)) = (self.form.template(), state.parent()) {
+            // What is in it shows when it is loaded.
+            let path = relative::place(dir, template);
+            storage.look(&path).map_err(|source| Flaw::Unreadable { path, source })?;
+        }
+        Ok(())
     }
 }
 
@@ -115,8 +158,8 @@ impl kit::Machine for Machine {
     }
 }
 
-/// An empty file for the stream of a new checkpoint, with its space reserved: a stream that finds the disk full half-way
-/// can kill the guest.
+/// An empty file for the stream of a new checkpoint, with `reserve` bytes of space reserved, the most that it can need: a
+/// disk that fills up half-way would cost the checkpoint, and be full for everybody else meanwhile.
 pub(crate) fn begin(store: &Store, generation: Generation, reserve: u64, wait: &Wait<'_>) -> io::Result<File> {
     store.make_dir()?;
     store.sweep(wait);
@@ -194,7 +237,7 @@ impl Read for FromStart<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
@@ -203,7 +246,7 @@ mod tests {
     use std::time::Duration;
     use vmtask_core::FaultKind;
 
-    fn machine() -> Machine {
+    pub(crate) fn machine() -> Machine {
         Machine {
             layout: 1,
             qemu: "QEMU emulator version 7.2.22".into(),
@@ -230,7 +273,7 @@ mod tests {
         file.write_all(text).unwrap();
         file.set_len(text.len() as u64).unwrap();
         let (bytes, sha256) = measure(&file, || true).unwrap();
-        let stream = Stream { bytes, sha256, disk: vec!["1.qcow2".into()] };
+        let stream = Stream { bytes, sha256, form: Form::Packed, disk: vec!["1.qcow2".into()] };
         store.commit(&Manifest::new(generation, machine(), stream), &patience()).unwrap();
     }
 

@@ -10,6 +10,7 @@ use vmtask_driver::kit::{self, CheckpointError};
 use vmtask_driver::{EffectToken, PortError, RealStorage, Storage};
 
 use crate::checkpoint::{self, Machine, Manifest};
+use crate::disk;
 use crate::fault::{Fault, during};
 use crate::guest;
 use crate::instance::lock_within;
@@ -21,7 +22,6 @@ use crate::sockets::Channel;
 use crate::stream::{CopyIn, CopyOut, Slice, StreamError, Way};
 use crate::vm::QemuVm;
 use crate::wait::Wait;
-use crate::{disk, host};
 
 /// The most that is kept of a failed program's standard error.
 const STDERR: u64 = 1 << 20;
@@ -139,7 +139,7 @@ impl QemuVm {
         // Every page once, with its heading, and the devices.
         let reserve = live.memory + live.memory / 64 + (32 << 20);
         let running = live.wish(&freezing).map_err(during(&what))?.running;
-        let background = host::background_snapshots().is_ok();
+        let background = self.setup.qemu.background_snapshots().is_ok();
         let mode = Mode::choose(running, background, self.setup.qemu.accel);
         let file = checkpoint::begin(&self.store, generation, reserve, &wait).map_err(during(&what))?;
         let next = self.next_layer(live)?;

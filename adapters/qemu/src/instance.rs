@@ -222,19 +222,22 @@ impl Instance {
         self.call("migrate-set-capabilities", json!({ "capabilities": list }), wait).map(drop)
     }
 
-    /// Begins to write the machine's state to `file`.
-    pub(crate) fn migrate_to(&self, file: &File, wait: &Wait<'_>) -> Result<(), InstanceError> {
-        self.give_fd("stream", file, wait)?;
+    /// Begins to write the machine's state to `stream`.
+    pub(crate) fn migrate_to(&self, stream: &File, wait: &Wait<'_>) -> Result<(), InstanceError> {
+        self.give_fd("stream", stream, wait)?;
         self.call("migrate", json!({ "uri": "fd:stream" }), wait).map(drop)
     }
 
-    pub(crate) fn give_fd(&self, name: &str, file: &File, wait: &Wait<'_>) -> Result<(), InstanceError> {
-        self.qmp(wait)?.give_fd(name, file.as_fd(), wait).map_err(|error| self.explain(error, wait))
+    pub(crate) fn give_fd(&self, name: &str, fd: impl AsFd, wait: &Wait<'_>) -> Result<(), InstanceError> {
+        self.qmp(wait)?.give_fd(name, fd.as_fd(), wait).map_err(|error| self.explain(error, wait))
     }
 
-    /// Loads the state in `file`, from its present position. The machine is stopped afterwards.
-    pub(crate) fn load_from(&self, file: &File, wait: &Wait<'_>) -> Result<(), InstanceError> {
-        self.give_fd("state", file, wait)?;
+    /// Loads a state from a file, from its present position, or from whoever writes it to the other end. The machine is
+    /// stopped afterwards.
+    pub(crate) fn load_from(&self, state: impl AsFd, wait: &Wait<'_>) -> Result<(), InstanceError> {
+        self.give_fd("state", &state, wait)?;
+        // QEMU has its own: an end that it closes is not to be held open here.
+        drop(state);
         self.call("migrate-incoming", json!({ "uri": "fd:state" }), wait)?;
         loop {
             match self.migration(wait)? {

@@ -11,8 +11,8 @@
 //! - **Warm starts.** A guest that has booted once is kept on disk as a template. Each start maps its memory privately and
 //!   loads its devices: a tenth of a boot. Templates make themselves, and make themselves anew when damaged.
 //! - **Checkpoints in two steps.** [`Op::BeginSnapshot`] holds the guest for milliseconds (userfaultfd), and the program
-//!   runs on while [`Op::CommitSnapshot`] streams, flushes, hashes and names it in a manifest. Where userfaultfd is not
-//!   allowed, the guest is held while its memory is written (copied live under a hardware accelerator). A task's disk is
+//!   runs on while [`Op::CommitSnapshot`] streams, packs, hashes, flushes and names it in a manifest. Only what differs from
+//!   the template is kept: a megabyte for an idle guest. Where userfaultfd is not allowed, the guest is held while its memory is written (copied live under a hardware accelerator). A task's disk is
 //!   frozen at the same instant.
 //! - **Nothing is believed.** Restored streams are compared with their SHA-256, files with theirs at both ends; no path of
 //!   a guest leads out of the results directory; answers that are lost are asked for again, since everything that is
@@ -74,6 +74,7 @@ mod ops;
 pub mod process;
 pub mod qmp;
 mod ram;
+mod relative;
 mod results;
 mod setup;
 mod snapshot;

@@ -8,7 +8,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -17,6 +17,7 @@ use vmtask_driver::EventSink;
 
 use crate::cmdline::Layer;
 use crate::instance::{Instance, lock_within};
+use crate::relative::BaseMemory;
 use crate::snapshot::Snapshot;
 use crate::sockets::Channel;
 use crate::stream::{CopyIn, CopyOut};
@@ -35,6 +36,8 @@ pub(crate) struct Live {
     pub(crate) events: Mutex<Option<UnixStream>>,
     /// The guest's memory in bytes.
     pub(crate) memory: u64,
+    /// What its memory was cloned from, once that is loaded. A guest that has booted has nothing of the kind.
+    pub(crate) base: OnceLock<Arc<BaseMemory>>,
     /// The disk's layers that are in use, lowest first.
     pub(crate) layers: Mutex<Vec<Layer>>,
 }

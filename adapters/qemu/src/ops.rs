@@ -3,13 +3,13 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use vmtask_core::{Base, Boot, FaultKind, Found, Generation, Keep, Power, Program, Reply};
 use vmtask_driver::{EffectToken, PortError, RealStorage, Storage, kit};
 
-use crate::checkpoint::{self, Machine, Manifest};
+use crate::checkpoint::{self, Form, Machine, Manifest};
 use crate::cmdline::{Layer, Start};
 use crate::durable;
 use crate::fault::{Fault, during, of_loading};
@@ -19,6 +19,7 @@ use crate::live::{Live, Signs, Wish, Work};
 use crate::process::Life;
 use crate::qmp::QmpError;
 use crate::ram;
+use crate::relative::{self, Feed, Pinned};
 use crate::setup::Baseline;
 use crate::template::{Kind, Template, TemplateError};
 use crate::vm::{self, QemuVm};
@@ -155,6 +156,7 @@ impl QemuVm {
     fn provision_baseline(&self, boot: Boot, token: &EffectToken, wait: &Wait<'_>) -> Result<bool, PortError> {
         // What lies there belongs to a life that is over, but for the layers that checkpoints stand on.
         self.sweep_disk(None, wait);
+        self.sweep_templates(None, wait);
         // Once more with a new template, if the old one turns out to be damaged.
         for _try in 0..2 {
             if self.setup.baseline == Baseline::Cold {
@@ -185,7 +187,7 @@ impl QemuVm {
     }
 
     /// A guest like the template's, running.
-    fn clone_of(&self, boot: Boot, mut template: Template, token: &EffectToken, wait: &Wait<'_>) -> Result<(), Warm> {
+    fn clone_of(&self, boot: Boot, template: Template, token: &EffectToken, wait: &Wait<'_>) -> Result<(), Warm> {
         let what = "cloning the warm template";
         let memory = ram::new_memory(self.setup.memory()).map_err(during(what))?;
         let layers = self.new_disk(template.disk.as_deref())?;
@@ -193,12 +195,11 @@ impl QemuVm {
         let live = self.spawn(boot, Start::Incoming, Source::Private(&memory), layers, token, wait)?;
         // Filled while QEMU loads its libraries. It maps the memory meanwhile, but writes nothing before it loads the
         // devices' state.
-        match template.load(&memory) {
+        let base = match template.load(memory, self.paths.checkpoints()) {
             Err(error @ TemplateError::Damaged { .. }) => return Err(Warm::Damaged(error)),
-            other => other.map_err(during(what))?,
-        }
-        ram::seal(&memory).map_err(during(what))?;
-        drop(memory);
+            other => Arc::new(other.map_err(during(what))?),
+        };
+        live.base.get_or_init(|| base);
         live.connect_early(wait);
         live.instance
             .migration_capabilities(&[("x-ignore-shared", true)], wait)
@@ -233,9 +234,19 @@ impl QemuVm {
         let what = format!("restoring checkpoint {generation}");
         let (manifest, file) =
             checkpoint::open(&self.store, generation, &Machine::of(&self.setup)).map_err(during(&what))?;
+        let form = manifest.kept.form;
+        let pinned = form.template().map(|digest| Pinned::open(&self.paths.checkpoints(), generation, digest));
+        let pinned = pinned.transpose().map_err(during(&what))?;
         let layers = self.disk_of(&manifest, &what)?;
-        let live = self.spawn(boot, Start::Incoming, Source::Anonymous, layers, token, wait)?;
-        // Compared while QEMU loads its libraries.
+        let memory =
+            pinned.as_ref().map(|_| ram::new_memory(self.setup.memory())).transpose().map_err(during(&what))?;
+        let source = memory.as_ref().map_or(Source::Anonymous, Source::Private);
+        let live = self.spawn(boot, Start::Incoming, source, layers, token, wait)?;
+        // Filled and compared while QEMU loads its libraries.
+        if let (Some(pinned), Some(memory)) = (pinned, memory) {
+            let base = Arc::new(pinned.load(memory).map_err(during(&what))?);
+            live.base.get_or_init(|| base);
+        }
         checkpoint::verify(&self.store, &manifest, &file, || wait.tick().is_ok()).map_err(|error| {
             match wait.tick() {
                 Ok(_) => error.during(&what),
@@ -244,10 +255,10 @@ impl QemuVm {
         })?;
         live.instance.greet(wait).map_err(during(&what))?;
         live.connect_early(wait);
-        live.instance.load_from(&file, wait).map_err(|error| {
-            PortError::new(of_loading(&error, live.instance.process.ended()), format!("{what}: {error}"))
-        })?;
+        load_checkpoint(&live, file, form, wait)
+            .map_err(|error| PortError::new(error.fault.kind, format!("{what}: {}", error.message)))?;
         self.sweep_disk(Some(&live), wait);
+        self.sweep_templates(Some(&live), wait);
         // A checkpoint is taken of a program that runs.
         live.signs.launched.store(true, Ordering::SeqCst);
         let mut work = lock_within(&live.work, wait).map_err(during(&what))?;
@@ -308,6 +319,7 @@ impl QemuVm {
             wish: Mutex::new(Wish::default()),
             events: Mutex::default(),
             memory: self.setup.memory(),
+            base: OnceLock::new(),
             layers: Mutex::new(layers),
         });
         if let Err(error) = self.adopt(&live, token) {
@@ -317,6 +329,11 @@ impl QemuVm {
         let note = vm::write_process(&self.paths, name).map_err(during(what))?;
         token.act(|| std::fs::rename(&note, self.paths.process()))?.map_err(during(what))?;
         Ok(live)
+    }
+
+    fn sweep_templates(&self, live: Option<&Live>, wait: &Wait<'_>) {
+        let in_use = live.and_then(|live| live.base.get()).map(|base| base.digest());
+        relative::sweep(&self.store, &self.paths.checkpoints(), in_use, wait);
     }
 
     fn stub(&self) -> Result<PathBuf, PortError> {
@@ -489,6 +506,23 @@ impl QemuVm {
         std::fs::create_dir_all(&dir)?;
         disk::next_file(&dir)
     }
+}
+
+/// Loads a checkpoint's stream, which is as it was written, into a machine that has its template's memory, if it has one.
+fn load_checkpoint(live: &Live, file: File, form: Form, wait: &Wait<'_>) -> Result<(), PortError> {
+    let refused =
+        |error: InstanceError| PortError::new(of_loading(&error, live.instance.process.ended()), error.to_string());
+    if form == Form::Plain {
+        return live.instance.load_from(&file, wait).map_err(refused);
+    }
+    let (feed, end) = Feed::start(file).map_err(during("unpacking it"))?;
+    live.instance.load_from(end, wait).map_err(|error| match feed.failure() {
+        None => refused(error),
+        Some(failure) if failure.kind() == std::io::ErrorKind::InvalidData => {
+            PortError::new(FaultKind::Rejected, format!("it cannot be unpacked: {failure}"))
+        }
+        Some(failure) => failure.during("unpacking it"),
+    })
 }
 
 /// Why a clone did not come to life.

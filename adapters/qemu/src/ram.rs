@@ -1,23 +1,65 @@
 //! The memory of a guest as a file: only pages that hold something, with a checksum.
 //!
 //! ```text
-//!   header (64 bytes): magic, memory size, number of runs, CRC-32 of all that follows
+//!   header (96 bytes): magic, memory size, number of runs, CRC-32 of all else that varies, SHA-256 of all that follows
 //!   pages: 4096 bytes each, the pages of all runs one after the other
 //!   table: for each run its first page and its number of pages, both u32
 //! ```
 //! All numbers are little-endian. A sparse file would do on some file systems; this does on all, is read from front to
-//! back, and notices damage. CRC-32 guards against accidents only; whoever can write the cache can run programs anyway.
+//! back, and notices damage. CRC-32 guards against accidents only; whoever can write the cache can run programs anyway. The
+//! SHA-256 is made once, when the image is: it names the image, and checkpoints refer to it by that name.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{MemfdFlags, SealFlags};
+use vmtask_driver::Digest;
+use vmtask_driver::kit::Hashing;
 
-const MAGIC: &[u8; 16] = b"vmtask-ram-v1\0\0\0";
-const HEADER: usize = 64;
+/// Names the form of the image.
+pub(crate) const MAGIC: &[u8; 16] = b"vmtask-ram-v2\0\0\0";
+const HEADER: usize = 96;
+const SUM: usize = 32;
+const DIGEST: usize = 40;
 const PAGE: usize = 4096;
 const BLOCK: usize = 256 * PAGE;
+
+/// A bit for each page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pages(Vec<u64>);
+
+impl Pages {
+    /// None of those that `bytes` of memory have.
+    pub(crate) fn none(bytes: u64) -> Self {
+        Self(vec![0; bytes.div_ceil(PAGE as u64 * 64) as usize])
+    }
+
+    /// Whether the page at this address is among them.
+    pub(crate) fn has(&self, address: u64) -> bool {
+        let page = address / PAGE as u64;
+        self.0.get((page / 64) as usize).is_some_and(|word| word & (1 << (page % 64)) != 0)
+    }
+
+    /// Adds the page at this address. Whether it was not among them.
+    pub(crate) fn add(&mut self, address: u64) -> bool {
+        let page = address / PAGE as u64;
+        let bit = 1 << (page % 64);
+        let Some(word) = self.0.get_mut((page / 64) as usize) else { return false };
+        let fresh = *word & bit == 0;
+        *word |= bit;
+        fresh
+    }
+}
+
+/// What an image has turned out to be.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    /// Its name.
+    pub(crate) digest: Digest,
+    /// The pages that are in it. All others are empty.
+    pub(crate) held: Pages,
+}
 
 /// Why memory could not be saved or loaded.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +111,7 @@ pub(crate) fn save(memory: &File, out: &mut File) -> Result<(), RamError> {
     let write_error = io_error("writing the memory image");
     let size = memory.metadata().map_err(&read_error)?.len();
     out.write_all(&[0; HEADER]).map_err(&write_error)?;
+    let mut hashing = Hashing::new(&*out);
     let mut sum = crc32fast::Hasher::new();
     let mut runs: Vec<(u32, u32)> = Vec::new();
     let mut block = vec![0; BLOCK];
@@ -89,17 +132,21 @@ pub(crate) fn save(memory: &File, out: &mut File) -> Result<(), RamError> {
             }
         }
         sum.update(&kept);
-        out.write_all(&kept).map_err(&write_error)?;
+        hashing.write_all(&kept).map_err(&write_error)?;
     }
     let table: Vec<u8> =
         runs.iter().flat_map(|(first, count)| [first.to_le_bytes(), count.to_le_bytes()]).flatten().collect();
     sum.update(&table);
-    out.write_all(&table).map_err(&write_error)?;
+    hashing.write_all(&table).map_err(&write_error)?;
+    let (_, digest) = hashing.finish();
+    sum.update(digest.as_bytes());
     let mut header = Vec::with_capacity(HEADER);
     header.extend_from_slice(MAGIC);
     header.extend_from_slice(&size.to_le_bytes());
     header.extend_from_slice(&(runs.len() as u64).to_le_bytes());
     header.extend_from_slice(&sum.finalize().to_le_bytes());
+    header.resize(DIGEST, 0);
+    header.extend_from_slice(digest.as_bytes());
     header.resize(HEADER, 0);
     out.write_all_at(&header, 0).map_err(&write_error)
 }
@@ -108,17 +155,19 @@ pub(crate) fn save(memory: &File, out: &mut File) -> Result<(), RamError> {
 ///
 /// # Errors
 /// If reading or writing fails, or the image is damaged or of another size.
-pub(crate) fn load(image: &mut File, memory: &File) -> Result<(), RamError> {
+pub(crate) fn load(image: &mut File, memory: &File) -> Result<Loaded, RamError> {
     let read_error = io_error("reading the memory image");
     let size = memory.metadata().map_err(io_error("looking at the guest's memory"))?.len();
-    let (expected, table) = read_table(image, size)?;
+    let Heading { sum: expected, digest, table } = read_heading(image, size)?;
     image.seek(SeekFrom::Start(HEADER as u64)).map_err(&read_error)?;
     let mut sum = crc32fast::Hasher::new();
     let mut block = vec![0; BLOCK];
+    let mut held = Pages::none(size);
     for run in table.chunks_exact(8) {
         let (first, count) = run_of(run);
         let mut at = u64::from(first) * PAGE as u64;
         let end = at + u64::from(count) * PAGE as u64;
+        (at..end).step_by(PAGE).for_each(|page| _ = held.add(page));
         while at < end {
             let part = &mut block[..BLOCK.min((end - at) as usize)];
             image.read_exact(part).map_err(&read_error)?;
@@ -128,10 +177,11 @@ pub(crate) fn load(image: &mut File, memory: &File) -> Result<(), RamError> {
         }
     }
     sum.update(&table);
+    sum.update(digest.as_bytes());
     if sum.finalize() != expected {
         return Err(RamError::Damaged("its checksum differs"));
     }
-    Ok(())
+    Ok(Loaded { digest, held })
 }
 
 fn run_of(run: &[u8]) -> (u32, u32) {
@@ -139,13 +189,24 @@ fn run_of(run: &[u8]) -> (u32, u32) {
     (number(0), number(4))
 }
 
-/// The checksum and the table, which describes pages within `size` in ascending order and the file to its last byte.
-fn read_table(image: &mut File, size: u64) -> Result<(u32, Vec<u8>), RamError> {
+/// What an image says of itself.
+struct Heading {
+    sum: u32,
+    digest: Digest,
+    /// Describes pages within the memory in ascending order, and the file to its last byte.
+    table: Vec<u8>,
+}
+
+fn read_heading(image: &mut File, size: u64) -> Result<Heading, RamError> {
     let read_error = io_error("reading the memory image");
     let length = image.metadata().map_err(&read_error)?.len();
     let mut header = [0; HEADER];
     image.seek(SeekFrom::Start(0)).map_err(&read_error)?;
-    image.read_exact(&mut header).map_err(|_| RamError::Damaged("it is shorter than its header"))?;
+    image.read_exact(&mut header).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => RamError::Damaged("it is shorter than its header"),
+        // A read that failed proves nothing.
+        _ => read_error(error),
+    })?;
     let number = |at: usize| {
         let mut bytes = [0; 8];
         bytes.copy_from_slice(&header[at..at + 8]);
@@ -179,9 +240,10 @@ fn read_table(image: &mut File, size: u64) -> Result<(u32, Vec<u8>), RamError> {
     if HEADER as u64 + pages * PAGE as u64 + runs * 8 != length {
         return Err(RamError::Damaged("it was cut off"));
     }
-    let mut sum = [0; 4];
-    sum.copy_from_slice(&header[32..36]);
-    Ok((u32::from_le_bytes(sum), table))
+    let (mut sum, mut digest) = ([0; 4], [0; 32]);
+    sum.copy_from_slice(&header[SUM..SUM + 4]);
+    digest.copy_from_slice(&header[DIGEST..DIGEST + 32]);
+    Ok(Heading { sum: u32::from_le_bytes(sum), digest: Digest::from(digest), table })
 }
 
 #[cfg(test)]
@@ -215,8 +277,12 @@ mod tests {
         let (memory, mut image) = saved();
         assert!(image.metadata().unwrap().len() < (2 << 20));
         let copy = new_memory(SIZE).unwrap();
-        load(&mut image, &copy).unwrap();
+        let Loaded { held, .. } = load(&mut image, &copy).unwrap();
         assert!(bytes(&memory) == bytes(&copy));
+        for (page, content) in bytes(&memory).chunks(PAGE).enumerate() {
+            assert_eq!(held.has((page * PAGE) as u64), content.iter().any(|byte| *byte != 0), "page {page}");
+        }
+        assert!(!held.has(SIZE));
     }
 
     #[test]

@@ -1,12 +1,14 @@
-//! A checkpoint in the making: from the frozen instant to a stream that is flushed and measured.
+//! A checkpoint in the making: from the frozen instant to a stream that is packed and flushed.
 //!
 //! ```text
 //!   BeginSnapshot                      streaming thread                               CommitSnapshot (slices)
-//!   reserve space, add a disk layer
-//!   Background: freeze, runs on        wait for QEMU, measure, flush  ------------>  manifest, rename
-//!   Live:       starts to copy         [freeze, add layer], runs on, measure, flush
-//!   Stopped:    freeze                 wait for QEMU, runs on, measure, flush
-//!   Held:       it is frozen           wait for QEMU, measure, flush
+//!   pin the template, reserve space,
+//!   add a disk layer
+//!   Background: freeze, runs on        wait for QEMU, for the packing  ----------->  manifest, rename
+//!   Live:       starts to copy         [freeze, add layer], runs on, the packing
+//!   Stopped:    freeze                 wait for QEMU, runs on, pack the plain stream in its place
+//!   Held:       it is frozen           wait for QEMU, for the packing
+//!                                      packing thread: reads what QEMU writes, to its end; flushes (see `relative`)
 //! ```
 //! *Background* holds the guest for milliseconds: QEMU saves pages as the guest is about to change them, which needs
 //! userfaultfd. It must never be cancelled, and a stream that fails half-way has killed the guest silently: then the
@@ -24,15 +26,16 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use vmtask_core::{FaultKind, Generation};
-use vmtask_driver::PortError;
+use vmtask_driver::{PortError, naming_the_limit};
 
-use crate::checkpoint::{self, Stream};
+use crate::checkpoint::{Form, Packed, Stream};
 use crate::cmdline::Layer;
 use crate::disk;
 use crate::fault::{Fault, during};
 use crate::host::Accel;
 use crate::instance::{InstanceError, Migration};
 use crate::live::Live;
+use crate::relative::{PackError, Packing};
 use crate::wait::Wait;
 
 /// How long QEMU may take to answer the streaming thread, which works for no command, while it also writes a stream.
@@ -133,9 +136,21 @@ impl Snapshot {
             .map_err(during(&what))?;
         let parameters = json!({ "max-bandwidth": 1_u64 << 40, "downtime-limit": DOWNTIME_MS });
         instance.call("migrate-set-parameters", parameters, wait).map_err(during(&what))?;
+        let base = live.base.get().map(Arc::clone);
+        if let Some(base) = &base {
+            base.pin().map_err(during(format!("keeping the template for checkpoint {generation}")))?;
+        }
+        let form = base.as_ref().map_or(Form::Packed, |base| Form::RelativeTo(base.digest()));
+        let packing = match mode {
+            // Packing keeps up with QEMU only where that copies pages beside the guest.
+            Mode::Stopped => Packing::after(file, base),
+            Mode::Background | Mode::Live | Mode::Held => Packing::beside(file, base),
+        };
+        let (packing, stream) = packing.map_err(during(&what))?;
         let frozen = layer_names(live);
-        let begun = Begun { live: Arc::clone(live), generation, mode, file, next, frozen, shared: Arc::default() };
-        begun.start(wait).map_err(|error| {
+        let shared = Arc::default();
+        let begun = Begun { live: Arc::clone(live), generation, mode, form, packing, next, frozen, shared };
+        begun.start(stream, wait).map_err(|error| {
             // The guest may be stopped half-way.
             PortError::new(error.fault.kind, format!("{what}: {}", error.message))
         })
@@ -179,14 +194,16 @@ struct Begun {
     live: Arc<Live>,
     generation: Generation,
     mode: Mode,
-    file: File,
+    form: Form,
+    packing: Packing,
     next: Option<NextLayer>,
     frozen: Vec<String>,
     shared: Arc<Shared>,
 }
 
 impl Begun {
-    fn start(mut self, wait: &Wait<'_>) -> Result<Snapshot, PortError> {
+    /// `stream` is for QEMU to write to.
+    fn start(mut self, stream: File, wait: &Wait<'_>) -> Result<Snapshot, PortError> {
         let instance = &self.live.instance;
         let resumed = self.live.signs.resumes();
         match self.mode {
@@ -205,7 +222,9 @@ impl Begun {
             Mode::Live => {}
         }
         let instance = &self.live.instance;
-        instance.migrate_to(&self.file, wait).map_err(|error| self.give_up(&error, wait))?;
+        instance.migrate_to(&stream, wait).map_err(|error| self.give_up(&error, wait))?;
+        // The end of the stream is where QEMU closes it.
+        drop(stream);
         if self.mode == Mode::Background {
             self.wait_resumed(resumed, wait)?;
         }
@@ -282,11 +301,10 @@ impl Begun {
 
     /// The streaming thread.
     fn stream(mut self) {
-        let result = self.wait_for_qemu();
         let shared = Arc::clone(&self.shared);
-        let result = result.and_then(|()| {
+        let result = self.wait_for_qemu().and_then(|()| {
             shared.set(Stage::Streamed);
-            self.flush()
+            self.finish()
         });
         shared.set(match result {
             Ok(stream) => Stage::Done(stream),
@@ -367,20 +385,21 @@ impl Begun {
         )
     }
 
-    /// Cuts off what was reserved and not used, flushes and measures.
-    fn flush(&mut self) -> Result<Stream, PortError> {
-        let what = format!("flushing checkpoint {}", self.generation);
-        // QEMU has a copy of the descriptor, and copies share their position: it stands behind the stream's last byte.
-        let end = rustix::fs::tell(&self.file).map_err(std::io::Error::from).map_err(during(&what))?;
-        self.file.set_len(end).map_err(during(&what))?;
-        self.file.sync_all().map_err(during(&what))?;
+    /// Waits for the packed stream, and flushes the disk that it goes with.
+    fn finish(self) -> Result<Stream, PortError> {
+        let generation = self.generation;
+        let Packed { bytes, sha256 } = self.packing.finish().map_err(|error| {
+            let text = format!(
+                "writing checkpoint {generation}: {error}; the guest goes on and the earlier checkpoints stand"
+            );
+            PortError::new(PackError::kind(&error), naming_the_limit(text))
+        })?;
         if let Some(name) = self.frozen.last()
             && let Some(layer) = self.live.layers().iter().find(|layer| layer.file.ends_with(name))
         {
-            flush_layer(&layer.file).map_err(during(&what))?;
+            flush_layer(&layer.file).map_err(during(format!("flushing checkpoint {generation}")))?;
         }
-        let (bytes, sha256) = checkpoint::measure(&self.file, || true).map_err(during(&what))?;
-        Ok(Stream { bytes, sha256, disk: std::mem::take(&mut self.frozen) })
+        Ok(Stream { bytes, sha256, form: self.form, disk: self.frozen })
     }
 }
 

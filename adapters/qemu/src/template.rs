@@ -1,7 +1,8 @@
 //! Warm baselines: a guest that has booted once, kept on disk, from which every task's guest is cloned.
 //!
 //! ```text
-//!   cache/templates/KEY/            KEY: hash over all that shows in the guest, and the QEMU build
+//!   cache/templates/KEY/            KEY: hash over all that shows in the guest, the QEMU build,
+//!                                   and the form of the image
 //!       ram                         its memory (see `ram`)
 //!       state                       its devices, a migration stream without the memory
 //!       disk.qcow2                  its disk, if it has one: formatted, and frozen at the same instant
@@ -29,6 +30,7 @@ use crate::image::Image;
 use crate::instance::{Instance, InstanceError, Migration, Source, Wanted, lock_within};
 use crate::qmp::QmpError;
 use crate::ram::{self, RamError};
+use crate::relative::BaseMemory;
 use crate::sockets::Channel;
 use crate::stub;
 use crate::wait::{Stop, Wait};
@@ -49,6 +51,8 @@ impl Kind<'_> {
         let image = self.image;
         let all = [
             LAYOUT.to_string(),
+            // Another version's would look damaged, and ours to it.
+            String::from_utf8_lossy(ram::MAGIC).into_owned(),
             self.qemu.build.clone(),
             self.qemu.accel.to_string(),
             image.fingerprint.clone(),
@@ -154,12 +158,14 @@ pub(crate) struct Template {
 }
 
 impl Template {
-    /// Fills `memory`.
-    pub(crate) fn load(&mut self, memory: &File) -> Result<(), TemplateError> {
-        ram::load(&mut self.ram, memory).map_err(|source| match source {
+    /// Fills `memory` and seals it, for the guest of a task with its checkpoints in `checkpoints`.
+    pub(crate) fn load(mut self, memory: File, checkpoints: PathBuf) -> Result<BaseMemory, TemplateError> {
+        let ram_error = |source| match source {
             RamError::Damaged(what) => TemplateError::Damaged { path: self.dir.clone(), what: what.to_owned() },
             source => TemplateError::Ram { path: self.dir.clone(), source },
-        })
+        };
+        let loaded = ram::load(&mut self.ram, &memory).map_err(ram_error)?;
+        BaseMemory::new(memory, self.ram, loaded, checkpoints).map_err(cache_error("seal the memory of", &self.dir))
     }
 }
 

@@ -18,7 +18,7 @@ use vmtask_core::{
 use vmtask_driver::testing::FaultyStorage;
 use vmtask_driver::{EffectToken, Hypervisor, PortError, RealStorage};
 
-use crate::checkpoint::{self, Machine, Manifest, Store, Stream};
+use crate::checkpoint::{self, Form, Machine, Manifest, Store, Stream};
 use crate::host::{Accel, Qemu, Version};
 use crate::wait::Wait;
 use crate::{Baseline, Image, QemuVm, Setup};
@@ -79,7 +79,8 @@ impl Bench {
         file.write_all(b"the stream").unwrap();
         file.set_len(10).unwrap();
         let (bytes, sha256) = checkpoint::measure(&file, || true).unwrap();
-        let stream = Stream { bytes, sha256, disk: disk.iter().map(|&name| name.to_owned()).collect() };
+        let stream =
+            Stream { bytes, sha256, form: Form::Plain, disk: disk.iter().map(|&name| name.to_owned()).collect() };
         store.commit(&Manifest::new(generation, Machine::of(&self.vm.setup), stream), &patience()).unwrap();
     }
 

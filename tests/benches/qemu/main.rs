@@ -1,6 +1,7 @@
 //! What `vmtask` costs under QEMU, beside the same done by hand and by libvirt, in one run on one computer.
 //!
 //! `cargo bench -p vmtask-tests --bench qemu [-- SECTION...]`, with the sections `starts`, `pauses`, `copies`, `manager`.
+//! `VMTASK_BENCH_BEFORE` names the binary of another build, which `pauses` compares with this one.
 //! `VMTASK_BENCH_ROUNDS` (default 9) says how often each is measured; what is compared is measured in turns, so that
 //! noise hits all alike. Everything is software-emulated (TCG), and /dev/kvm is never opened.
 #![allow(clippy::print_stdout, reason = "its output is what it is for")]

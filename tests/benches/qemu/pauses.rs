@@ -1,8 +1,9 @@
-//! How long a checkpoint holds the guest, as seen from outside: heartbeats of its program that fail to come.
+//! What a checkpoint costs: how long it holds the guest, as seen from outside (heartbeats of its program that fail to come),
+//! what it takes on the disk, and how long it is until it is durable, and until it is restored.
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,39 +12,90 @@ use std::time::{Duration, Instant};
 
 use vmtask_tests::guest::{self, Bits};
 use vmtask_tests::real::{self, Den};
-use vmtask_tests::run::{Finished, Run, TaskToml};
+use vmtask_tests::run::{Run, Said, TaskToml};
 use vmtask_tests::stats::Sample;
 use vmtask_tests::wait;
 
 const EVERY_MS: u64 = 1500;
+/// Seconds for the program, which is killed when all is measured.
+const LONG: &str = "3600";
+/// Builds that are compared take turns, so that noise hits all alike.
+const TURNS: usize = 3;
+
+/// A binary that is measured.
+struct Build {
+    name: &'static str,
+    binary: PathBuf,
+}
+
+/// This one, and another one if `VMTASK_BENCH_BEFORE` names it.
+fn builds() -> Vec<Build> {
+    let before = std::env::var_os("VMTASK_BENCH_BEFORE");
+    let before = before.map(|binary| Build { name: "before", binary: binary.into() });
+    before.into_iter().chain([Build { name: "now", binary: real::vmtask() }]).collect()
+}
 
 pub(crate) fn measure(rounds: usize) {
     println!(
-        "\nLongest silence of a guest of 256 MB around a checkpoint, in milliseconds; it beats once a millisecond"
+        "\nCheckpoints of a guest of 256 MB whose program beats once a millisecond; silences and times in milliseconds"
     );
-    println!("  {:<44} {:>24} {:>22}", "", "during checkpoints", "silence otherwise, max");
+    let heads = [
+        ["silence, until it", "is frozen"],
+        ["silence, until it", "is durable"],
+        ["silence", "otherwise"],
+        ["the file, MB", ""],
+        ["begun to", "durable"],
+        ["restore: begun", "to loaded"],
+        ["restore: begun", "to running"],
+    ];
+    for line in 0..2 {
+        let head = heads.map(|head| head[line]);
+        println!(
+            "  {:<42} {:>21} {:>21} {:>9} {:>22} {:>19} {:>17} {:>17}",
+            "", head[0], head[1], head[2], head[3], head[4], head[5], head[6]
+        );
+    }
     let root = rustix::process::getuid().is_root();
+    let builds = builds();
     for (who, privileged) in [("privileged", true), ("unprivileged", false)] {
         if privileged && !root {
             println!("  skipped: privileged: not root");
             continue;
         }
-        for (what, dirty) in [("idle", 0), ("a program changing 100 MB", 100)] {
-            let Silences { frozen, durable, otherwise } = one(rounds, dirty, root && !privileged);
-            let who = format!("{who}, {what}");
-            println!("  {who:<40} {frozen:>22.1} {durable:>22.1} {:>16.1}", otherwise.max());
+        for (what, dirty) in [("idle", 0), ("changing 100 MB", 100)] {
+            let mut all: Vec<Figures> = builds.iter().map(|_| Figures::default()).collect();
+            for _ in 0..TURNS {
+                for (build, figures) in builds.iter().zip(&mut all) {
+                    one(build, rounds.div_ceil(TURNS), dirty, root && !privileged, figures);
+                }
+            }
+            for (build, figures) in builds.iter().zip(&all) {
+                let who =
+                    if builds.len() > 1 { format!("{who}, {what}, {}", build.name) } else { format!("{who}, {what}") };
+                let Figures { frozen, silent, otherwise, megabytes, durable, loaded, restored } = figures;
+                println!(
+                    "  {who:<42} {frozen:>21.1} {silent:>21.1} {:>9.1} {megabytes:>22.2} {durable:>19.0} {loaded:>17.0} {restored:>17.0}",
+                    otherwise.max()
+                );
+            }
         }
     }
 }
 
-/// The longest silence at each checkpoint, and all between them.
 #[derive(Default)]
-struct Silences {
-    /// Until the manager knew that the guest runs on.
+struct Figures {
+    /// The longest silence at each checkpoint, until the manager knew that the guest runs on.
     frozen: Sample,
-    /// Until the checkpoint was durable: QEMU copies pages before the guest changes them, and the computer is busy.
-    durable: Sample,
+    /// The same until the checkpoint was durable: QEMU copies pages before the guest changes them, and the computer is
+    /// busy.
+    silent: Sample,
     otherwise: Sample,
+    /// What it takes on the disk, but for a template that is there anyway.
+    megabytes: Sample,
+    durable: Sample,
+    /// Until QEMU has the state. What follows is the guest agent's answer.
+    loaded: Sample,
+    restored: Sample,
 }
 
 /// When a checkpoint was begun, when its guest ran on, and when it was durable.
@@ -53,52 +105,93 @@ struct Checkpoint {
     durable: Instant,
 }
 
-fn one(rounds: usize, dirty_mb: u32, as_nobody: bool) -> Silences {
+fn one(build: &Build, rounds: usize, dirty_mb: u32, as_nobody: bool, figures: &mut Figures) {
     let den = Den::new();
-    let seconds = (rounds as u64 * (EVERY_MS + 1500)).div_ceil(1000);
     let program = guest::program("heartbeat", Bits::B64);
-    let args = [&seconds.to_string(), &dirty_mb.to_string(), "/dev/virtio-ports/org.vmtask.files.0"];
+    let args = [LONG, &dirty_mb.to_string(), "/dev/virtio-ports/org.vmtask.files.0"];
     let task = TaskToml::new("heartbeat", &program, &args).checkpoints(&format!("{EVERY_MS}ms")).write(&den);
     let dir = den.path().join("task");
-    let mut command = den.vmtask();
+    let mut prepared = den.vmtask_at(&build.binary);
     if as_nobody {
-        command = for_nobody(&den, &command);
+        prepared = for_nobody(&den, &prepared);
     }
-    let run = Run::start_by(command, &task, &dir);
+    let start = || Run::start_by(again(&prepared), &task, &dir);
+
+    let mut run = start();
     run.await_phase("running");
     let over = Arc::new(AtomicBool::new(false));
     let listener = {
         let (socket, over) = (dir.join("vm/run/files"), Arc::clone(&over));
         thread::spawn(move || beats(&socket, &over))
     };
-    // The stream is wanted for the outputs next.
-    let _ = run.hear(0, |said| said.phase() == Some("copying_out"));
+    let mut next = 0;
+    for _ in 0..rounds {
+        let said = run.hear(next, |said| said.checkpoint().is_some());
+        let (at, said) = said.expect("a checkpoint");
+        next = at + 1;
+        let file = dir.join(format!("vm/checkpoints/{}.ram", said.checkpoint().expect("a number")));
+        figures.megabytes.add(std::fs::metadata(&file).expect("its file").len() as f64 / 1e6);
+    }
     over.store(true, Ordering::SeqCst);
-    let done = run.finish().expect(0);
     let beats = listener.join().expect("the listener");
+    let checkpoints = checkpoints(&run.said());
+    figures.take(&beats, &checkpoints);
 
-    let checkpoints = checkpoints(&done);
-    let ms = |pair: &[Instant]| (pair[1] - pair[0]).as_secs_f64() * 1000.0;
-    let longest = |from: Instant, to: Instant| {
-        beats.windows(2).filter(|pair| pair[1] >= from && pair[0] <= to).map(ms).fold(0.0, f64::max)
-    };
-    let (last, mut silences) = (beats.last().copied(), Silences::default());
-    for checkpoint in checkpoints.iter().filter(|checkpoint| last.is_some_and(|last| checkpoint.durable < last)) {
-        silences.frozen.add(longest(checkpoint.begun, checkpoint.runs_on));
-        silences.durable.add(longest(checkpoint.begun, checkpoint.durable));
+    // Killed and restored, as often.
+    for _ in 0..rounds {
+        drop(run);
+        run = start();
+        run.await_phase("running");
+        let said = run.said();
+        let phase = |phase: &str| said.iter().find(|said| said.phase() == Some(phase)).expect("a phase").at;
+        let since = |later: &str| (phase(later) - phase("provisioning")).as_secs_f64() * 1000.0;
+        figures.loaded.add(since("powering_on"));
+        figures.restored.add(since("running"));
     }
-    for pair in beats.windows(2) {
-        if !checkpoints.iter().any(|checkpoint| pair[1] >= checkpoint.begun && pair[0] <= checkpoint.durable) {
-            silences.otherwise.add(ms(pair));
-        }
-    }
-    silences
 }
 
-fn checkpoints(done: &Finished) -> Vec<Checkpoint> {
+impl Figures {
+    fn take(&mut self, beats: &[Instant], checkpoints: &[Checkpoint]) {
+        let ms = |pair: &[Instant]| (pair[1] - pair[0]).as_secs_f64() * 1000.0;
+        let longest = |from: Instant, to: Instant| {
+            beats.windows(2).filter(|pair| pair[1] >= from && pair[0] <= to).map(ms).fold(0.0, f64::max)
+        };
+        let last = beats.last().copied();
+        for checkpoint in checkpoints {
+            self.durable.add((checkpoint.durable - checkpoint.begun).as_secs_f64() * 1000.0);
+            if last.is_some_and(|last| checkpoint.durable < last) {
+                self.frozen.add(longest(checkpoint.begun, checkpoint.runs_on));
+                self.silent.add(longest(checkpoint.begun, checkpoint.durable));
+            }
+        }
+        for pair in beats.windows(2) {
+            if !checkpoints.iter().any(|checkpoint| pair[1] >= checkpoint.begun && pair[0] <= checkpoint.durable) {
+                self.otherwise.add(ms(pair));
+            }
+        }
+    }
+}
+
+/// A command like that: one can be started once only.
+fn again(like: &Command) -> Command {
+    let mut command = Command::new(like.get_program());
+    command.args(like.get_args());
+    if let Some(dir) = like.get_current_dir() {
+        command.current_dir(dir);
+    }
+    for (name, value) in like.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+}
+
+fn checkpoints(all: &[Said]) -> Vec<Checkpoint> {
     let mut found = Vec::new();
     let (mut begun, mut runs_on) = (None, None);
-    for said in &done.said {
+    for said in all {
         match said.phase() {
             // Reports come a moment after what they tell.
             Some("beginning_snapshot") => begun = Some(said.at - Duration::from_millis(20)),
@@ -137,7 +230,7 @@ fn for_nobody(den: &Den, like: &Command) -> Command {
     let (own, shared, binary) = (path(&den.data()), path(&real::shared_data()), path(&den.path().join("vmtask")));
     run("rm", &["-rf", &format!("{own}/alt_platforms"), &format!("{own}/cache")]);
     run("cp", &["-r", &format!("{shared}/alt_platforms"), &own]);
-    run("cp", &[&path(&real::vmtask()), &binary]);
+    run("cp", &[&path(Path::new(like.get_program())), &binary]);
     run("cp", &["-r", &path(&real::home().join("guest-programs")), &path(&den.path().join("programs"))]);
     run("chown", &["-R", "65534:65534", &path(den.path())]);
     // The program is an input, and the tests' own directory may be closed to others.

@@ -7,6 +7,7 @@
 //! | [`CheckpointError`], [`Flaw`] | why one cannot be used: not there, damaged, made elsewhere, or not readable now |
 //! | [`is_there`], [`prove_absent`] | telling what is not there from what could not be looked at |
 //! | [`Stoppable`] | hashing something large and giving up when the command is fenced |
+//! | [`Hashing`] | hashing what is being written, so that it need not be read again |
 //! | [`remove_tree`] | deleting something large by leave of a command, piece by piece |
 //! | [`io_kind`], [`with_ways_out`] | what an error means for the core, and what people can do about it |
 //!
@@ -21,7 +22,7 @@ mod manifest;
 mod remove;
 
 pub use checkpoints::{Checkpoints, Listing, is_there, prove_absent};
-pub use digest::Stoppable;
+pub use digest::{Hashing, Stoppable};
 pub use error::{CheckpointError, Flaw, io_kind, with_ways_out};
 pub use manifest::{Kept, Machine, Manifest};
 pub use remove::remove_tree;

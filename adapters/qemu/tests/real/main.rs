@@ -9,4 +9,5 @@
 mod real_faults;
 mod real_files;
 mod real_life;
+mod real_relative;
 mod rig;

@@ -1,9 +1,11 @@
 //! What goes wrong with a real QEMU: connections, processes, disks, guests.
 
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::rig::{Rig, cut, deadline, input, kind, real, shell, signal};
+use lz4_flex::frame::{FrameDecoder, FrameEncoder};
 use rstest::rstest;
 use rustix::process::Signal;
 use vmtask_core::{Base, Event, ExitStatus, FaultKind, FileIx, Generation, Op, Power, Program, Reply};
@@ -240,13 +242,18 @@ fn a_damaged_checkpoint_is_not_restored_and_the_one_before_is(#[case] damage: fn
     go(&rig);
 }
 
-/// A manifest as if what is in the stream now had been written.
-fn vouch_for(rig: &Rig, generation: u32) {
+/// Replaces a checkpoint's stream, and its manifest as if this one had been written.
+fn rewrite(rig: &Rig, generation: u32, stream: &[u8]) {
     let checkpoints = rig.dir.join("vm/checkpoints");
     let (json, ram) = (checkpoints.join(format!("{generation}.json")), checkpoints.join(format!("{generation}.ram")));
+    let mut packing = FrameEncoder::new(std::fs::File::create(&ram).unwrap());
+    packing.write_all(stream).unwrap();
+    packing.finish().unwrap();
     let text = std::fs::read_to_string(&json).unwrap();
     let mut manifest: serde_json::Value = serde_json::from_str(text.split_once('\n').unwrap().1).unwrap();
-    manifest["sha256"] = Digest::of_file(&ram).unwrap().1.to_string().into();
+    let (bytes, sha256) = Digest::of_file(&ram).unwrap();
+    manifest["file_bytes"] = bytes.into();
+    manifest["sha256"] = sha256.to_string().into();
     let manifest = manifest.to_string();
     std::fs::write(json, format!("{}\n{manifest}\n", Digest::of(manifest.as_bytes()))).unwrap();
 }
@@ -259,19 +266,18 @@ fn a_sound_stream_that_its_own_qemu_refuses_is_rejected_and_kept() {
     let rig = waiting();
     rig.snapshot(1).unwrap();
     rig.op(Op::PowerOff);
-    let file = rig.dir.join("vm/checkpoints/1.ram");
-    let mut bytes = std::fs::read(&file).unwrap();
-    bytes[..4].copy_from_slice(b"QEVN");
-    std::fs::write(&file, &bytes).unwrap();
-    vouch_for(&rig, 1);
+    let mut stream = Vec::new();
+    let file = std::fs::File::open(rig.dir.join("vm/checkpoints/1.ram")).unwrap();
+    FrameDecoder::new(file).read_to_end(&mut stream).unwrap();
+    stream[..4].copy_from_slice(b"QEVN");
+    rewrite(&rig, 1, &stream);
     for _ in 0..2 {
         let error = rig.fails(Op::Provision(Base::Checkpoint(Generation(1))));
         assert_eq!(kind(&error), FaultKind::Rejected, "{error}");
         assert!(rig.found().snapshots.contains(Generation(1)));
     }
-    bytes[..4].copy_from_slice(b"QEVM");
-    std::fs::write(&file, &bytes).unwrap();
-    vouch_for(&rig, 1);
+    stream[..4].copy_from_slice(b"QEVM");
+    rewrite(&rig, 1, &stream);
     rig.provision(Base::Checkpoint(Generation(1)));
     rig.op(Op::CopyIn(FileIx(0)));
     // The QEMUs that refused have ended, and that was told too.
