@@ -31,8 +31,9 @@ pub(crate) trait Fencing {
     /// The VM that the command may have acted on, if there is one. A connection that was lost is made again for this.
     fn vm(&self, part: Part) -> Result<Option<Self::Vm>, PortError>;
 
-    /// Waits for jobs that were given up. Those that are not over.
-    fn settle(&self, vm: &Self::Vm, part: Part) -> Vec<Function>;
+    /// Waits for jobs that were given up, on whatever virtual machine: one may be about to make the task's. Those that are
+    /// not over.
+    fn settle(&self, part: Part) -> Vec<Function>;
 
     /// Whether the VM is as good as before: nothing that was asked of it is still to come.
     fn survives(&self, vm: &Self::Vm, part: Part) -> bool;
@@ -41,7 +42,7 @@ pub(crate) trait Fencing {
     fn put_out(&self, vm: &Self::Vm, part: Part) -> Result<(), PortError>;
 
     /// Ends the connection under jobs that nothing else ends: `VixHost_Disconnect` makes all handles of it invalid.
-    fn cut(&self, vm: Self::Vm, pending: &[Function], part: Part) -> Result<(), PortError>;
+    fn cut(&self, vm: Option<Self::Vm>, pending: &[Function], part: Part) -> Result<(), PortError>;
 
     /// Makes sure, through a new connection, that the VM is off.
     fn is_off(&self, pending: &[Function], part: Part) -> Result<(), PortError>;
@@ -53,18 +54,18 @@ pub(crate) fn fence<F: Fencing>(
     [back, open, jobs, guest, off, back_again, jobs_again, cut, look, back_at_last]: [Part; 10],
 ) -> Result<Fenced, PortError> {
     let idle = machine.comes_back(back);
-    let Some(vm) = machine.vm(open)? else {
-        // There is no VM that it could act on.
-        return idle.map(|()| Fenced::PoweredOff);
-    };
-    let settled = machine.settle(&vm, jobs).is_empty();
-    if idle.is_ok() && settled && machine.survives(&vm, guest) {
-        return Ok(Fenced::Survived);
+    let vm = machine.vm(open)?;
+    let settled = machine.settle(jobs).is_empty() && idle.is_ok();
+    match &vm {
+        // Nor will there be one that runs: one that is made is off.
+        None if settled => return Ok(Fenced::PoweredOff),
+        None => {}
+        Some(vm) if settled && machine.survives(vm, guest) => return Ok(Fenced::Survived),
+        // What hangs on the guest ends with it.
+        Some(vm) => machine.put_out(vm, off)?,
     }
-    // What hangs on the guest ends with it.
-    machine.put_out(&vm, off)?;
     let idle = machine.comes_back(back_again);
-    let pending = machine.settle(&vm, jobs_again);
+    let pending = machine.settle(jobs_again);
     if idle.is_ok() && pending.is_empty() {
         return Ok(Fenced::PoweredOff);
     }
@@ -124,7 +125,7 @@ mod tests {
             self.end(part.end()).map(Some)
         }
 
-        fn settle(&self, (): &(), part: Part) -> Vec<Function> {
+        fn settle(&self, part: Part) -> Vec<Function> {
             if self.own(part).is_ok() { Vec::new() } else { vec![Function::VmPause] }
         }
 
@@ -137,7 +138,7 @@ mod tests {
             self.end(part.end())
         }
 
-        fn cut(&self, (): (), _: &[Function], part: Part) -> Result<(), PortError> {
+        fn cut(&self, _: Option<()>, _: &[Function], part: Part) -> Result<(), PortError> {
             self.end(part.end())
         }
 

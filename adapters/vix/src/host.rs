@@ -60,8 +60,8 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // Jobs that are over are released first. Those that are not become invalid with the connection.
-        self.strays.pending();
+        // Released first: with the connection their handles become invalid, whether they are over or not.
+        self.strays.release();
         self.disconnect();
     }
 }
@@ -111,6 +111,11 @@ impl Host {
     /// Ends the connection while others still use it: from then on VIX says to all of them that it is gone.
     pub(crate) fn cut(&self) {
         self.0.disconnect();
+    }
+
+    /// The jobs on this connection that were given up.
+    pub(crate) fn strays(&self) -> &Strays {
+        &self.0.strays
     }
 
     fn run(&self, call: &Call<'_>, on: &str, wait: &Wait<'_>) -> Result<Over, Error> {

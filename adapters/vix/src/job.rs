@@ -85,6 +85,11 @@ impl Strays {
         self.lock().push(job);
     }
 
+    /// Releases all of them. That ends none.
+    pub(crate) fn release(&self) {
+        self.lock().clear();
+    }
+
     /// Releases those that are over; the names of the others.
     pub(crate) fn pending(&self) -> Vec<Function> {
         let mut jobs = self.lock();

@@ -25,7 +25,6 @@ struct Inner {
     // First, so that it is released before the connection can close.
     handle: Owned,
     path: String,
-    strays: Strays,
     host: Host,
 }
 
@@ -128,7 +127,7 @@ pub enum CloneKind {
 
 impl Vm {
     pub(crate) fn new(host: &Host, handle: Owned, path: &str) -> Self {
-        Self(Arc::new(Inner { handle, path: path.to_owned(), strays: Strays::default(), host: host.clone() }))
+        Self(Arc::new(Inner { handle, path: path.to_owned(), host: host.clone() }))
     }
 
     /// Its path, as it was opened by.
@@ -147,9 +146,10 @@ impl Vm {
         self.0.handle.vix()
     }
 
-    /// Jobs that were given up and may still act.
+    /// Jobs that were given up and may still act, on this or another VM of the connection: a clone is made by the one that
+    /// it is made from.
     pub(crate) fn strays(&self) -> &Strays {
-        &self.0.strays
+        self.0.host.strays()
     }
 
     /// For threads that must not keep it open.
@@ -167,7 +167,7 @@ impl Vm {
     }
 
     pub(crate) fn run(&self, call: &Call<'_>, detail: &str, wait: &Wait<'_>) -> Result<Over, Error> {
-        self.start(call, detail, wait)?.wait(detail, wait, &self.0.strays)
+        self.start(call, detail, wait)?.wait(detail, wait, self.strays())
     }
 
     pub(crate) fn just(&self, call: &Call<'_>, wait: &Wait<'_>) -> Result<(), Error> {

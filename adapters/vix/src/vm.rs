@@ -301,8 +301,9 @@ impl Fencing for Fence<'_> {
         }
     }
 
-    fn settle(&self, vm: &Vm, part: Part) -> Vec<Function> {
-        vm.strays().settle(&Wait::until(part.own(Instant::now()))).err().map_or_else(Vec::new, |(_, pending)| pending)
+    fn settle(&self, part: Part) -> Vec<Function> {
+        let Some(host) = self.machine.link().host.clone() else { return Vec::new() };
+        host.strays().settle(&Wait::until(part.own(Instant::now()))).err().map_or_else(Vec::new, |(_, pending)| pending)
     }
 
     fn survives(&self, vm: &Vm, part: Part) -> bool {
@@ -337,14 +338,16 @@ impl Fencing for Fence<'_> {
         self.machine.put_out(vm, &Wait::until(part.end()))
     }
 
-    fn cut(&self, vm: Vm, pending: &[Function], part: Part) -> Result<(), PortError> {
+    fn cut(&self, vm: Option<Vm>, pending: &[Function], part: Part) -> Result<(), PortError> {
         let what = ending(pending);
         tracing::warn!(%what, "a job of VIX does not end, although its virtual machine is off: the connection is cut");
         let open = std::mem::take(&mut *self.machine.link());
         // On a thread of its own: nobody has written down that it cannot hang.
         let (done, is_done) = std::sync::mpsc::channel();
         let cutting = std::thread::Builder::new().name("vix-cut".into()).spawn(move || {
-            vm.host().cut();
+            if let Some(host) = &open.host {
+                host.cut();
+            }
             drop((open, vm));
             let _ = done.send(());
         });

@@ -166,6 +166,20 @@ fn a_job_that_outlasts_the_vm_is_fenced_by_cutting_the_connection() {
     assert_eq!(bench.run(Op::Provision(Base::Baseline)), Ok(Reply::Provisioned { running: false }));
 }
 
+/// The platform's VM makes the task's: as long as it may, nobody can say that there is none.
+#[test]
+fn a_clone_that_is_still_being_made_is_fenced_although_there_is_no_vm_yet() {
+    let mut bench = Bench::new(Product::Workstation);
+    bench.ops(&[Op::Register]);
+    bench.fake.next(Function::VmClone, Go::HangForEver);
+    let (fenced, answer) = fence_while(&mut bench, Op::Provision(Base::Baseline));
+    assert_eq!(fenced, Ok(Fenced::PoweredOff));
+    assert!(answer.unwrap_err().contains("VixVM_Clone"));
+    let calls = bench.fake.calls();
+    assert!(calls.iter().any(|call| call.starts_with("VixHost_Disconnect")), "it acts no more: {calls:?}");
+    assert_eq!(bench.run(Op::Provision(Base::Baseline)), Ok(Reply::Provisioned { running: false }));
+}
+
 #[test]
 fn a_vm_that_cannot_be_powered_off_makes_the_fence_say_so_within_its_time() {
     let mut bench = up();
