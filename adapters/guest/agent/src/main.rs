@@ -12,6 +12,7 @@ mod sys;
 #[cfg(test)]
 mod tests;
 mod text;
+mod turn;
 
 #[cfg(not(test))]
 fn main(arguments: sys::Arguments) -> ! {

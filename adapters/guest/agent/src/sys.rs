@@ -55,6 +55,12 @@ pub const STDOUT: Borrowed = Borrowed(1);
 pub const HERE: Borrowed = Borrowed(-100);
 
 impl Borrowed {
+    /// A test's own.
+    #[cfg(test)]
+    pub fn of(number: i32) -> Self {
+        Self(number)
+    }
+
     /// The number, which has a meaning only in `/proc/self/fd`.
     pub fn number(self) -> i32 {
         self.0
