@@ -185,9 +185,10 @@ impl Family {
         let _ = sys::kill(group_of(program), Signals::KILL);
         let mut room = [0; 4096];
         let list = text::slurp(CHILDREN, &mut room).unwrap_or_default();
-        // A number at the end of the room may be half of one; a whole one has a space behind it.
-        for word in list.split_inclusive(|byte| *byte == b' ') {
-            let pid = word.strip_suffix(b" ").and_then(text::parse).and_then(|pid| i32::try_from(pid).ok());
+        let mut words = list.split(|byte| *byte == b' ').peekable();
+        while let Some(word) = words.next() {
+            // A number at the end of the room may be half of one; a whole one has a space behind it.
+            let pid = text::parse(word).filter(|_| words.peek().is_some()).and_then(|pid| i32::try_from(pid).ok());
             if let Some(pid @ 1..) = pid {
                 let _ = sys::kill(Pid(pid), Signals::KILL);
             }

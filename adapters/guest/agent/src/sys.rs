@@ -403,11 +403,6 @@ impl<const BYTES: usize, const COUNT: usize> Words<BYTES, COUNT> {
         Ok(())
     }
 
-    /// The first word.
-    pub fn first(&self) -> Option<&CStr> {
-        CStr::from_bytes_until_nul(self.bytes.get(..self.used)?).ok()
-    }
-
     /// Makes addresses of the offsets: the last thing that happens to a list, which must not move any more.
     fn pointers(&mut self) -> usize {
         let base = self.bytes.as_ptr() as usize;
@@ -512,7 +507,6 @@ pub struct Signals(u64);
 
 impl Signals {
     pub const NONE: Self = Self(0);
-    pub const ILL: i32 = 4;
     pub const KILL: i32 = 9;
     pub const CONTINUE: i32 = 18;
     pub const STOP: i32 = 19;

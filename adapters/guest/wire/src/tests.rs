@@ -607,7 +607,7 @@ fn noise() -> impl Strategy<Value = Vec<u8>> {
         proptest::collection::vec(any::<u8>(), 0..50),
         Just(crate::frame::MAGIC.to_vec()),
         (any::<u8>(), 0..300_u32).prop_map(|(kind, length)| {
-            let mut head = vec![0xd5, 0x76, kind % 16 | kind & 0x80, 0];
+            let mut head = vec![0xd5, 0x76, (kind % 16) | (kind & 0x80), 0];
             head.extend(length.to_le_bytes());
             head
         }),
