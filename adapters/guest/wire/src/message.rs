@@ -99,8 +99,14 @@ impl PartialEq for Words<'_> {
 
 impl Eq for Words<'_> {}
 
+impl Default for Words<'_> {
+    fn default() -> Self {
+        Self::new(&[])
+    }
+}
+
 /// A program to start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Launch<'a> {
     /// Its file, in the working directory, or absolute.
     pub program: &'a [u8],
