@@ -7,7 +7,7 @@ use crate::sys::{self, Borrowed, End, Errno, Event, Fd, Pid, Poll, Signals, Whic
 pub trait Session {
     /// Takes bytes that the host has sent: how many of them, fewer where there is no room before more has gone out.
     fn input(&mut self, bytes: &[u8]) -> usize;
-    /// Bytes for the host. They stay the same until they are [`Session::sent`], whatever else is called.
+    /// Bytes for the host, from the one behind those that are [`Session::sent`]. Input may make the rest of them void.
     fn output(&mut self) -> &[u8];
     /// So many of them have gone.
     fn sent(&mut self, count: usize);
