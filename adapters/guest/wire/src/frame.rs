@@ -92,7 +92,7 @@ impl Decoder {
                     taken += count;
                 }
                 Want::Nothing => self.whole = true,
-                Want::Another => self.skip(),
+                Want::Another => self.skip(&wanted),
             }
         }
         taken
@@ -107,25 +107,30 @@ impl Decoder {
 
     fn want(&self, wanted: impl Fn(u8, usize) -> bool) -> Want {
         let seen = self.bytes.get(..self.used).unwrap_or_default();
-        let Some((head, _)) = seen.split_first_chunk::<HEAD>() else {
-            let starts = seen.iter().zip(MAGIC).all(|(seen, magic)| *seen == magic);
-            return if starts { Want::More(HEAD) } else { Want::Another };
+        let length = match begin(seen, wanted) {
+            Begin::No => return Want::Another,
+            Begin::Perhaps => return Want::More(HEAD),
+            Begin::Yes(length) => length,
         };
-        let Some(head) = Head::read(head).filter(|head| wanted(head.kind, head.length)) else { return Want::Another };
-        let body = HEAD + head.length;
-        let Some((body, hash)) = seen.split_at_checked(body) else { return Want::More(body + HASH) };
+        let whole = HEAD + length + HASH;
+        let Some((body, hash)) = seen.split_at_checked(HEAD + length) else { return Want::More(whole) };
         match hash.first_chunk::<HASH>() {
-            None => Want::More(body.len() + HASH),
+            None => Want::More(whole),
             Some(hash) if u64::from_le_bytes(*hash) == xxh64(body) => Want::Nothing,
             Some(_) => Want::Another,
         }
     }
 
-    /// What begins here is no frame: goes on with the next place where one may begin. Rare, so it may be slow.
-    fn skip(&mut self) {
-        let [first, _] = MAGIC;
-        let seen = self.bytes.get(1..self.used).unwrap_or_default();
-        self.drop_front(1 + seen.iter().position(|byte| *byte == first).unwrap_or(seen.len()));
+    /// What begins here is no frame: goes on with the next place where one may begin. All places are looked at before anything
+    /// is moved, so that garbage costs little however it looks.
+    fn skip(&mut self, wanted: impl Fn(u8, usize) -> bool) {
+        let mut rest = self.bytes.get(1..self.used).unwrap_or_default();
+        while let [_, behind @ ..] = rest
+            && matches!(begin(rest, &wanted), Begin::No)
+        {
+            rest = behind;
+        }
+        self.drop_front(self.used.saturating_sub(rest.len()));
     }
 
     fn drop_front(&mut self, by: usize) {
@@ -146,6 +151,26 @@ enum Want {
     Nothing,
     /// There is none at this place.
     Another,
+}
+
+/// Whether a frame begins here.
+enum Begin {
+    No,
+    /// There is too little to tell.
+    Perhaps,
+    /// With a payload of this length, and unless the hash says otherwise.
+    Yes(usize),
+}
+
+fn begin(bytes: &[u8], wanted: impl Fn(u8, usize) -> bool) -> Begin {
+    let Some((head, _)) = bytes.split_first_chunk::<HEAD>() else {
+        let magic = bytes.iter().zip(MAGIC).all(|(byte, magic)| *byte == magic);
+        return if magic { Begin::Perhaps } else { Begin::No };
+    };
+    match Head::read(head) {
+        Some(head) if wanted(head.kind, head.length) => Begin::Yes(head.length),
+        _ => Begin::No,
+    }
 }
 
 struct Head {

@@ -663,6 +663,32 @@ proptest! {
 }
 
 #[test]
+fn a_frame_is_found_behind_whatever_looks_like_the_beginning_of_one() {
+    for pattern in
+        [&[0xd5][..], &[0xd5, 0x76], &[0xd5, 0x76, 0x82, 0, 0xf0, 0xff], &[0xd5, 0x76, 0x82, 0, 0xec, 0xff, 0, 0]]
+    {
+        let mut bytes: Vec<u8> = pattern.iter().copied().cycle().take(FRAME + 99).collect();
+        let mut out = Box::new(Encoder::new());
+        assert!(Reply::Done { value: 1 }.write(&mut out, 9));
+        bytes.extend(out.output());
+        // Whatever began before ends in here.
+        bytes.extend(vec![0; FRAME]);
+        let mut decoder = Box::new(Decoder::new());
+        let mut rest = &bytes[..];
+        let mut found = 0;
+        while !rest.is_empty() {
+            rest = &rest[decoder.input(rest, Reply::is_kind)..];
+            if let Some(frame) = decoder.frame() {
+                assert_eq!((frame.tag, Reply::read(frame)), (9, Some(Reply::Done { value: 1 })));
+                found += 1;
+                decoder.release();
+            }
+        }
+        assert_eq!(found, 1, "{pattern:x?}");
+    }
+}
+
+#[test]
 fn text_shows_what_it_holds() {
     let shown: String = format!("{:?}", Text::<8>::new(b"a\nlonger text"));
     assert_eq!(shown, r#""a\nlonger""#);
