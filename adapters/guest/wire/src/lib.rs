@@ -81,10 +81,26 @@
 //! | 83 | File | size 8, mode 4 |
 //! | 84 | FileData | offset 8, bytes |
 //! | 85 | State | phase 1 (0 idle, 1 running, 2 exited, 3 killed), exit status or signal 1, processes left behind 4, killed for memory 4, working directory full 1, held 1, ms of processor time 8 (all ones: not known), word: first line of the progress file |
-//! | 86 | Refused | about 1, cause 1, number 8, word: see [`refusal`] |
+//! | 86 | Refused | about 1 (0 the request, 1 stdout, 2 stderr, 3 the progress file), cause 1, number 8, word |
 //!
 //! The end of the program comes as a State with tag 0, at once and then each second until it is acknowledged. By then
 //! nothing of the program runs any more: what it left behind was killed, and counted.
+//!
+//! The causes of a refusal; number and word are 0 and empty where none is named.
+//!
+//! | | cause | | cause |
+//! |---|---|---|---|
+//! | 0 | a whole frame, and no message | 11 | this boot has launched before |
+//! | 1 | no such file | 12 | nothing runs that could be held |
+//! | 2 | no name as above | 13 | the program may not be executed |
+//! | 3 | number: 0 a directory, 1 a dead link, 2 a FIFO, 3 a socket, 4 a device | 14 | it is empty |
+//! | 4 | leads out of the working directory | 15 | it ends before all that its headers promise |
+//! | 5 | over the limit; number: its size | 16 | word: its interpreter, which is not there |
+//! | 6 | no room; number: bytes free | 17 | word: its interpreter, in a line that ends with CR LF |
+//! | 7 | became shorter; number: where it ends | 18 | number: the foreign processor it is for, as in ELF |
+//! | 8 | pieces out of order | 19 | no program and no script |
+//! | 9 | no disk | 20 | arguments or environment hold a NUL, or are too long |
+//! | 10 | the disk cannot be formatted | 21 | number: the kernel's `errno` |
 #![no_std]
 #![allow(
     clippy::result_large_err,
