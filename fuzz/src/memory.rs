@@ -46,7 +46,7 @@ impl Storage for Memory {
 
     fn look(&self, path: &Path) -> io::Result<Look> {
         let bytes = self.lock().get(path).ok_or(io::ErrorKind::NotFound)?.len() as u64;
-        Ok(Look { is_dir: false, bytes })
+        Ok(Look { is_dir: false, is_file: true, bytes })
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -91,6 +91,8 @@ fn of_cause(cause: Cause) -> Exit {
             // Some hypervisors load a checkpoint when they power on.
             (_, FaultKind::Incompatible) => Exit::Hypervisor,
             (Op::Provision(Base::Checkpoint(_)), _) => Exit::Host,
+            // What is in the task's directory, or the hypervisor itself, could not be looked at.
+            (Op::Probe, FaultKind::Refused) => Exit::Host,
             // What copying files in and launching lacks may be the guest's.
             (Op::Register | Op::Provision(_) | Op::PowerOn | Op::CopyOut(_), FaultKind::NoSpace) => Exit::Host,
             _ => Exit::Failed,
@@ -143,6 +145,7 @@ mod tests {
     #[case::template_missing(failed(RESTORE, FaultKind::Fatal), 220)]
     #[case::a_dead_journal(Cause::Journal, 220)]
     #[case::from_the_baseline(failed(Op::Provision(Base::Baseline), FaultKind::Incompatible), 218)]
+    #[case::a_look_that_failed(failed(Op::Probe, FaultKind::Refused), 220)]
     #[case::loaded_when_powered_on(failed(Op::PowerOn, FaultKind::Incompatible), 213)]
     #[case::no_space_for_a_result(failed(Op::CopyOut(FileIx(0)), FaultKind::NoSpace), 220)]
     #[case::no_space_in_the_guest(failed(Op::CopyIn(FileIx(0)), FaultKind::NoSpace), 218)]

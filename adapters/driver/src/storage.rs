@@ -89,6 +89,8 @@ pub trait Storage: Send + Sync + fmt::Debug {
 pub struct Look {
     /// Whether it is a directory.
     pub is_dir: bool,
+    /// Whether it is a regular file: no directory, no link, no device.
+    pub is_file: bool,
     /// Its size in bytes; of a directory, whatever the file system says.
     pub bytes: u64,
 }
@@ -138,7 +140,7 @@ impl Storage for RealStorage {
 
     fn look(&self, path: &Path) -> io::Result<Look> {
         let found = std::fs::symlink_metadata(path)?;
-        Ok(Look { is_dir: found.is_dir(), bytes: found.len() })
+        Ok(Look { is_dir: found.is_dir(), is_file: found.is_file(), bytes: found.len() })
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

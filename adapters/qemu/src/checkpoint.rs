@@ -90,6 +90,11 @@ impl Kept for Stream {
 
     fn inspect(&self, storage: &dyn Storage, state: &Path) -> Result<(), Flaw> {
         let found = storage.look(state).map_err(|source| Flaw::Unreadable { path: state.to_owned(), source })?;
+        if !found.is_file {
+            // Somebody has put it elsewhere, and what is there now may be whole.
+            let source = io::Error::other("it is no regular file; put the file itself back");
+            return Err(Flaw::Unreadable { path: state.to_owned(), source });
+        }
         if found.bytes != self.bytes {
             return Err(Flaw::Damaged(format!("{} has {} of {} bytes", state.display(), found.bytes, self.bytes)));
         }
@@ -275,6 +280,24 @@ pub(crate) mod tests {
         let (bytes, sha256) = measure(&file, || true).unwrap();
         let stream = Stream { bytes, sha256, form: Form::Packed, disk: vec!["1.qcow2".into()] };
         store.commit(&Manifest::new(generation, machine(), stream), &patience()).unwrap();
+    }
+
+    /// It may be whole where it has been put, so that nothing is proven.
+    #[test]
+    fn a_stream_that_is_a_link_or_a_directory_is_kept() {
+        let (dir, store) = store();
+        make(&store, 1, b"abc");
+        let stream = store.state(Generation(1));
+        let elsewhere = dir.path().join("elsewhere");
+        std::fs::rename(&stream, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &stream).unwrap();
+        assert!(matches!(store.list(), Err(CheckpointError::Unreadable { .. })));
+        std::fs::remove_file(&stream).unwrap();
+        std::fs::create_dir(&stream).unwrap();
+        assert!(matches!(store.list(), Err(CheckpointError::Unreadable { .. })));
+        std::fs::remove_dir(&stream).unwrap();
+        std::fs::rename(&elsewhere, &stream).unwrap();
+        assert!(store.list().unwrap().whole.contains(Generation(1)));
     }
 
     #[test]

@@ -185,6 +185,11 @@ pub(crate) fn looks_whole(storage: &dyn Storage, root: &Path, entries: &[Entry])
         let path = root.join(&entry.path);
         let found = storage.look(&path).map_err(|source| Flaw::Unreadable { path: path.clone(), source })?;
         match entry.kind {
+            Kind::File { .. } if !found.is_file => {
+                // Somebody has put it elsewhere, and what is there now may be whole.
+                let source = io::Error::other("it is no regular file; put the file itself back");
+                return Err(Flaw::Unreadable { path, source });
+            }
             Kind::File { bytes, .. } if found.bytes != bytes => {
                 return Err(Flaw::Damaged(format!("{} has {} of {bytes} bytes", path.display(), found.bytes)));
             }
