@@ -205,9 +205,10 @@ fn what_is_left_behind_is_killed_and_counted() {
 fn progress_is_pushed_and_a_held_program_stands_still() {
     let mut guest = Guest::new();
     guest
-        .put("program", 0o755, b"#!/bin/sh\necho \"$1\" >p; read line <fifo; echo 0.75 >p; read line <fifo\n")
+        .put("program", 0o755, b"#!/bin/sh\necho \"$1\" >p; read line <first; echo 0.75 >p; read line <second\n")
         .unwrap();
-    assert!(Command::new("mkfifo").arg(guest.path("fifo")).status().unwrap().success());
+    // Two, for who opens one again too early meets the end of what was written first.
+    assert!(Command::new("mkfifo").args([guest.path("first"), guest.path("second")]).status().unwrap().success());
     let launch = Launch { program: b"program", progress: b"p", arguments: Words::new(&[b"0.25"]), ..Launch::default() };
     guest.client.launch(&launch).unwrap();
     guest.client.watch(Duration::from_millis(50)).unwrap();
@@ -215,12 +216,12 @@ fn progress_is_pushed_and_a_held_program_stands_still() {
     guest.client.hold(true).unwrap();
     assert!(guest.client.status().unwrap().held);
     guest.client.hold(false).unwrap();
-    std::fs::write(guest.path("fifo"), "\n").unwrap();
+    std::fs::write(guest.path("first"), "\n").unwrap();
     let mut last = Vec::new();
     while last != b"0.75" {
         last = guest.client.next_state().unwrap().progress.as_bytes().to_vec();
     }
-    std::fs::write(guest.path("fifo"), "\n").unwrap();
+    std::fs::write(guest.path("second"), "\n").unwrap();
     assert_eq!(guest.client.wait_for_exit(|_| {}).unwrap().end, End::Code(0));
 }
 
