@@ -237,8 +237,8 @@ pub enum FaultKind {
     /// Only for `Provision(checkpoint)` and the `PowerOn` after it. The hypervisor, of the very build that made the
     /// checkpoint, looked at it and refused to load it, although its files are what was written.
     Rejected,
-    /// Only for `Provision(checkpoint)`. The checkpoint is whole, and another build, accelerator or machine made it:
-    /// this host cannot load it as it is now.
+    /// Only for `Provision(checkpoint)` and the `PowerOn` after it. The checkpoint is whole, and another build, accelerator
+    /// or machine made it: this host cannot load it as it is now.
     Incompatible,
 }
 

@@ -456,6 +456,8 @@ pub(crate) fn command_options(op: Op, breadth: Breadth, world: &World, options: 
             options.push(Act::Fail(FaultKind::Fatal));
             if world.staged_checkpoint().is_some() {
                 options.push(Act::Fail(FaultKind::Rejected));
+                // Under VIX a checkpoint that was copied back is looked at only now.
+                options.push(Act::Fail(FaultKind::Incompatible));
             }
         }
         _ => {}
@@ -485,9 +487,10 @@ const fn push_halves(options: &mut Options) {
 /// registered or paused when it is not would deceive the machine.
 pub(crate) const fn dishonest(op: OpKind, kind: FaultKind) -> Option<&'static str> {
     match kind {
-        FaultKind::Damaged | FaultKind::Rejected if matches!(op, OpKind::Provision | OpKind::PowerOn) => None,
-        FaultKind::Incompatible if matches!(op, OpKind::Provision) => None,
-        FaultKind::Damaged | FaultKind::Rejected | FaultKind::Incompatible => Some("it restores no checkpoint"),
+        FaultKind::Damaged | FaultKind::Rejected | FaultKind::Incompatible => match op {
+            OpKind::Provision | OpKind::PowerOn => None,
+            _ => Some("it restores no checkpoint"),
+        },
         FaultKind::Refused | FaultKind::Unknown | FaultKind::NoSpace | FaultKind::Unsupported | FaultKind::Fatal => {
             None
         }

@@ -100,15 +100,15 @@ pub(crate) fn of_restoring(error: &Error, what: &str) -> PortError {
             | code::SNAPSHOT_NOT_REVERTABLE
             | code::INVALID_SERIALIZED_DATA
             | code::DISK_INVAL
-            | code::DISK_NEEDSREPAIR
-            | code::DISK_CID_MISMATCH,
+            | code::DISK_NEEDSREPAIR,
         ) => fault.fault.kind = FaultKind::Rejected,
-        // Something that the checkpoint stands on is not there now: the platform's own VM, of which the task's is a linked
-        // clone, may be on a share that is away.
+        // Something that the checkpoint stands on is not there now, or another is: the platform's own VM, of which the task's
+        // is a linked clone, may be on a share that is away.
         Some(
             code::FILE_NOT_FOUND
             | code::DISK_PARTIALCHAIN
             | code::DISK_OPENPARENT
+            | code::DISK_CID_MISMATCH
             | code::OBJECT_NOT_FOUND
             | code::NOT_FOUND
             | code::VM_NOT_FOUND,
@@ -122,8 +122,8 @@ pub(crate) fn of_restoring(error: &Error, what: &str) -> PortError {
     fault
 }
 
-/// An error about the virtual machine that a checkpoint is in, or is to be put into. That one cannot be found says nothing
-/// about the checkpoint.
+/// An error about what a checkpoint is in, or is to be put into. That this cannot be found says nothing about the
+/// checkpoint: only its manifest, or its name in the product's list, can be missing.
 pub(crate) fn of_its_vm(mut error: PortError) -> PortError {
     if error.fault.kind == FaultKind::NotFound {
         error.fault.kind = FaultKind::Refused;
@@ -162,7 +162,12 @@ fn of_code(function: Function, error: u16) -> FaultKind {
         | code::OBJECT_NOT_FOUND
         | code::NOT_FOUND
         | code::VM_NOT_FOUND
-        | code::SNAPSHOT_NOTFOUND => FaultKind::NotFound,
+        | code::SNAPSHOT_NOTFOUND
+            // A product that is not found has not said that there is no VM.
+            if function != Function::HostConnect =>
+        {
+            FaultKind::NotFound
+        }
         code::FILE_ALREADY_EXISTS | code::ALREADY_EXISTS | code::SNAPSHOT_EXISTS => FaultKind::AlreadyExists,
         // The same number says "not executable" and "not yours" where a program is run.
         code::GUEST_USER_PERMISSIONS if !logging_in => FaultKind::Fatal,
@@ -224,6 +229,7 @@ mod tests {
     #[case(Function::VmRunProgramInGuest, 3015, FaultKind::Fatal)]
     #[case(Function::HostConnect, 35, FaultKind::AuthRejected)]
     #[case(Function::HostConnect, 22002, FaultKind::Fatal)]
+    #[case(Function::HostConnect, 25, FaultKind::Refused)]
     #[case(Function::VmCreateSnapshot, 8, FaultKind::NoSpace)]
     #[case(Function::VmCreateSnapshot, 5, FaultKind::Refused)]
     #[case(Function::VmPowerOn, 1, FaultKind::Unknown)]

@@ -242,6 +242,17 @@ pub const fn capabilities_of(product: Product, local: bool) -> Capabilities {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(Product::Workstation, Snapshots::Many)]
+    #[case(Product::WorkstationShared, Snapshots::Many)]
+    #[case(Product::VSphere, Snapshots::Many)]
+    #[case(Product::Server2, Snapshots::ByCopy)]
+    fn in_a_machine_that_others_use_as_well_there_are_no_checkpoints(#[case] product: Product, #[case] own: Snapshots) {
+        assert_eq!(capabilities_of(product, true).snapshots, own);
+        assert_eq!(capabilities_of(product, false).snapshots, Snapshots::None);
+    }
 
     #[test]
     fn settings_replace_those_of_the_same_name_whatever_their_case() {

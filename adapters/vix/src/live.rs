@@ -46,7 +46,7 @@ pub(crate) struct Work {
     pub(crate) copy_in: Option<CopyIn>,
     pub(crate) copy_out: Option<CopyOut>,
     pub(crate) snapshot: Option<Begun>,
-    /// The newest that was tried to begin in this boot.
+    /// The newest whose name was free in this boot: a snapshot that has it was taken by an attempt of ours.
     pub(crate) attempted: Option<Generation>,
 }
 

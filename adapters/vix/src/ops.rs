@@ -259,7 +259,7 @@ impl VixVm {
             Content::Snapshot(name) => {
                 let vm = self.vm(wait).map_err(of_its_vm)?;
                 let snapshot = vm.named_snapshot(&name).map_err(|error| of_restoring(&error, &what))?;
-                vm.revert(&snapshot, wait).map_err(|error| of_restoring(&error, &what))?;
+                vm.revert(&snapshot, wait).map_err(|error| of_its_vm(of_restoring(&error, &what)))?;
                 self.steady_state(&vm, wait).map_err(of_its_vm)
             }
             Content::Copy(entries) => {

@@ -39,10 +39,7 @@ impl VixVm {
             None => {}
         }
         let measuring = match self.home.snapshots {
-            Snapshots::Many => {
-                let tried = work.attempted.replace(generation) == Some(generation);
-                self.take_snapshot(&vm, generation, tried, &what, &wait).map(|()| None)?
-            }
+            Snapshots::Many => self.take_snapshot(&mut work, &vm, generation, &what, &wait).map(|()| None)?,
             Snapshots::ByCopy => Some(self.take_copy(live, &mut work, &vm, generation, &what, &wait)?),
             Snapshots::None => {
                 return Err(PortError::new(
@@ -57,14 +54,14 @@ impl VixVm {
 
     fn take_snapshot(
         &self,
+        work: &mut Work,
         vm: &Vm,
         generation: Generation,
-        tried: bool,
         what: &str,
         wait: &Wait<'_>,
     ) -> Result<(), PortError> {
         let name = snapshot_name(generation);
-        if tried {
+        if work.attempted == Some(generation) {
             match vm.named_snapshot(&name) {
                 Err(error) if error.is(error_code::SNAPSHOT_NOTFOUND) => {}
                 // Made by the earlier attempt.
@@ -74,6 +71,8 @@ impl VixVm {
         } else {
             // What has the name is of a task that was begun anew since: numbers are not used twice.
             remove_named(vm, &name, wait).map_err(during(what))?;
+            // From here on what has the name is ours.
+            work.attempted = Some(generation);
         }
         // Nobody has written down what a snapshot of a paused VM is (VIX 1.13 reference, VixVM_Pause).
         let paused = vm.power_state().map_err(during(what))?.is_paused();

@@ -6,10 +6,11 @@ mod common;
 
 use std::sync::Arc;
 
-use vmtask_core::{CheckpointSpec, ExitStatus, Outcome, Policy, Span, TaskSpec};
-#[cfg(target_os = "linux")]
-use vmtask_core::{Phase, Report};
-use vmtask_driver::{Ended, JournalFile, News, RealStorage, Setup as Driver, TaskId};
+use vmtask_core::{
+    Base, Cause, CheckpointSpec, ExitStatus, FaultKind, Generation, Op, Outcome, Phase, Policy, Report, Request, Span,
+    TaskSpec,
+};
+use vmtask_driver::{Driver, Ended, JournalFile, News, RealStorage, Setup, TaskId};
 use vmtask_vix::VixVm;
 
 #[cfg(target_os = "linux")]
@@ -21,14 +22,17 @@ fn drive(stage: &Stage, spec: &TaskSpec) -> Ended {
 }
 
 fn drive_and(stage: &Stage, spec: &TaskSpec, observe: &mut dyn FnMut(&News<'_>)) -> Ended {
+    set_up(stage, spec).run(&mut |news: &News<'_>| observe(news)).unwrap()
+}
+
+fn set_up(stage: &Stage, spec: &TaskSpec) -> Driver {
     let vm = VixVm::new(stage.setup(spec.clone())).unwrap();
     let (journal, loaded) = JournalFile::open(Arc::new(RealStorage), &stage.task_dir(), TaskId::new("story")).unwrap();
-    let driver = Driver::new(Arc::new(vm), spec, Box::new(journal))
+    Setup::new(Arc::new(vm), spec, Box::new(journal))
         .with_record(loaded.map(|loaded| loaded.record))
         .with_policy(Policy::default())
         .build()
-        .unwrap();
-    driver.run(&mut |news: &News<'_>| observe(news)).unwrap()
+        .unwrap()
 }
 
 /// In a simulated guest, which every operating system has.
@@ -48,6 +52,41 @@ fn a_task_takes_checkpoints_and_computes_in_a_simulated_guest_of_every_product()
             assert_eq!(stage.remains(), Vec::<std::path::PathBuf>::new());
         });
     }
+}
+
+/// A task's machine on Workstation is a linked clone, and so is what its snapshots bring back.
+#[test]
+fn a_checkpoint_outlasts_its_template_being_away() {
+    const NAME: &str = "a_checkpoint_outlasts_its_template_being_away";
+    const PROGRAM: &str = "#!vmtask-world\ncompute input 60 20 result steps progress\n";
+    on_standin(NAME, PROFILES[0], "world", "", |stage| {
+        let seldom = CheckpointSpec { every: Span::from_secs(3600), keep: 1 };
+        let spec = stage.script_task(PROGRAM, b"3.14\n").with(|task| task.checkpoint = Some(seldom)).unwrap();
+        let driver = set_up(stage, &spec);
+        let handle = driver.handle();
+        let quit = |news: &News<'_>| {
+            if matches!(news, News::Report(Report::Phase(Phase::Running))) {
+                handle.post(Request::Quit { budget_ms: 60_000 });
+            }
+        };
+        let ended = driver.run(&mut { quit }).unwrap();
+        assert_eq!(ended.outcome, Outcome::Stopped { checkpoint: Some(Generation(1)) }, "{}", ended.summary());
+
+        let platform = stage.dir.join("vms/platform");
+        let away = stage.dir.join("away");
+        std::fs::rename(&platform, &away).unwrap();
+        let ended = drive(stage, &spec);
+        let Outcome::Failed { cause: Cause::Op { op, fault } } = ended.outcome else { panic!("{}", ended.summary()) };
+        assert_eq!((op, fault.kind), (Op::Provision(Base::Checkpoint(Generation(1))), FaultKind::Refused));
+
+        std::fs::rename(&away, &platform).unwrap();
+        let mut launches = 0;
+        let ended = drive_and(stage, &spec, &mut |news| {
+            launches += usize::from(matches!(news, News::Report(Report::Phase(Phase::Launching))));
+        });
+        assert_eq!(ended.outcome, Outcome::Completed { exit: ExitStatus::Code(0) }, "{}", ended.summary());
+        assert_eq!(launches, 0, "it went on");
+    });
 }
 
 /// In a private root on the host, which is Linux's.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use rstest::rstest;
 use vmtask_core::{Base, FaultKind, Found, Generation, Keep, Op, Reply};
 use vmtask_driver::testing::FaultyStorage;
-use vmtask_driver::{PortError, RealStorage};
-use vmtask_vix_abi::{Function, Product, power_state};
+use vmtask_driver::{Hypervisor, PortError, RealStorage};
+use vmtask_vix_abi::{Function, Product, error_code, power_state};
 
 use super::Bench;
 use super::fake::Go;
@@ -69,9 +69,10 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 #[case::a_file_that_it_stands_on_is_missing(4, FaultKind::Refused)]
 #[case::its_parent_disk_is_missing(16003, FaultKind::Refused)]
 #[case::its_parent_disk_cannot_be_opened(16012, FaultKind::Refused)]
+#[case::its_parent_disk_is_another(16008, FaultKind::Refused)]
 #[case::its_vm_is_missing(4000, FaultKind::Refused)]
 #[case::of_another_version(13005, FaultKind::Incompatible)]
-#[case::the_list_has_none(13003, FaultKind::NotFound)]
+#[case::it_was_in_the_list_a_moment_ago(13003, FaultKind::Refused)]
 #[case::locked(13010, FaultKind::Refused)]
 #[case::busy(5, FaultKind::Refused)]
 #[case::a_file_cannot_be_read(7, FaultKind::Fatal)]
@@ -82,7 +83,7 @@ fn only_what_the_product_says_of_a_snapshot_is_its_refusal(#[case] code: u16, #[
     let error = fails(&mut bench, RESTORE);
     assert_eq!(error.fault.kind, expected, "{error}");
     match expected {
-        FaultKind::Rejected | FaultKind::NotFound => {}
+        FaultKind::Rejected => {}
         FaultKind::Incompatible => assert!(error.message.contains("install the version that made it, or begin anew")),
         _ => tells_both_ways_out(&error),
     }
@@ -94,6 +95,7 @@ fn only_what_the_product_says_of_a_snapshot_is_its_refusal(#[case] code: u16, #[
 #[case::no_reason_is_given(3041, FaultKind::Refused)]
 #[case::no_memory(3011, FaultKind::Refused)]
 #[case::a_file_that_it_stands_on_is_missing(4, FaultKind::Refused)]
+#[case::of_another_version(13005, FaultKind::Incompatible)]
 fn a_copied_checkpoint_that_does_not_come_to_life_is_judged_by_the_same_words(
     #[case] code: u16,
     #[case] expected: FaultKind,
@@ -103,6 +105,13 @@ fn a_copied_checkpoint_that_does_not_come_to_life_is_judged_by_the_same_words(
     bench.ops(&[RESTORE]);
     bench.fake.next(Function::VmPowerOn, Go::Fail(code));
     assert_eq!(fails(&mut bench, Op::PowerOn).fault.kind, expected);
+}
+
+#[test]
+fn a_snapshot_that_the_product_does_not_list_is_missing() {
+    let mut bench = saved(Product::Workstation);
+    bench.fake.drop_snapshot("vmtask-1");
+    assert_eq!(fails(&mut bench, RESTORE).fault.kind, FaultKind::NotFound);
 }
 
 #[test]
@@ -209,13 +218,47 @@ fn a_machine_that_cannot_be_found_says_nothing_about_a_copied_checkpoint() {
     assert!(found(&mut bench).snapshots.contains(ONE));
 }
 
+/// Whoever cannot be asked has not said that there is no machine.
+#[rstest]
+fn a_product_that_cannot_be_found_says_nothing_about_the_machine_or_its_checkpoints(
+    #[values(Product::Workstation, Product::Player, Product::Server2)] product: Product,
+    #[values(4, 25, 2000, 4000)] code: u16,
+) {
+    let mut bench = saved(product).reborn();
+    for op in [Op::Probe, RESTORE, Op::PowerOff] {
+        bench.fake.next(Function::HostConnect, Go::Fail(code));
+        let error = fails(&mut bench, op);
+        assert_eq!(error.fault.kind, FaultKind::Refused, "{op}: {error}");
+    }
+    bench.fake.next(Function::HostConnect, Go::Fail(code));
+    let command = bench.command(Op::PowerOff);
+    assert!(bench.vm.fence(command.id, super::in_a_while()).is_err(), "it may run");
+    assert!(found(&mut bench).snapshots.contains(ONE));
+}
+
 /// Where the product keeps the machine elsewhere, that of a task which was begun anew has the snapshots of the one before.
 #[test]
 fn a_snapshot_of_that_name_which_nobody_tried_to_take_is_not_the_checkpoint() {
     let mut bench = Bench::new(Product::Workstation);
     bench.ops(&UP);
     bench.fake.snapshot("vmtask-1");
+    // Nor once it could not be removed.
+    for function in [Function::VmGetNamedSnapshot, Function::VmRemoveSnapshot] {
+        bench.fake.next(function, Go::Fail(error_code::OBJECT_IS_BUSY));
+        assert_eq!(fails(&mut bench, Op::BeginSnapshot(ONE)).fault.kind, FaultKind::Refused);
+    }
     let calls = bench.ops(&[Op::BeginSnapshot(ONE), Op::CommitSnapshot(ONE)]);
     assert!(calls.contains("RemoveSnapshot") && calls.contains("CreateSnapshot"), "{calls}");
+    assert_eq!(bench.fake.snapshots(), ["vmtask-baseline", "vmtask-1"]);
+}
+
+#[test]
+fn a_snapshot_that_was_taken_although_nobody_heard_of_it_is_not_taken_again() {
+    let mut bench = Bench::new(Product::Workstation);
+    bench.ops(&UP);
+    bench.fake.next(Function::VmCreateSnapshot, Go::ActFail(error_code::FAIL));
+    assert_eq!(fails(&mut bench, Op::BeginSnapshot(ONE)).fault.kind, FaultKind::Unknown);
+    let calls = bench.ops(&[Op::BeginSnapshot(ONE), Op::CommitSnapshot(ONE)]);
+    assert!(!calls.contains("RemoveSnapshot") && !calls.contains("CreateSnapshot"), "{calls}");
     assert_eq!(bench.fake.snapshots(), ["vmtask-baseline", "vmtask-1"]);
 }

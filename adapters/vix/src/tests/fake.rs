@@ -268,6 +268,9 @@ impl State {
 
     fn look(&mut self, look: &Look<'_>) -> Result<i32, Code> {
         self.calls.push(format!("{look:?}"));
+        if let Some(Go::Fail(code)) = self.rules.get_mut(&look.function()).and_then(VecDeque::pop_front) {
+            return Err(code.into());
+        }
         let place = match *look {
             Look::NamedSnapshot { name, .. } => self.snapshots.iter().position(|(found, _)| found == name),
             Look::RootSnapshot { .. } => (!self.snapshots.is_empty()).then_some(0),

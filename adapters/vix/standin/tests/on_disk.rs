@@ -119,18 +119,22 @@ fn a_damaged_snapshot_is_refused_and_another_one_helps() {
 }
 
 #[rstest]
-#[case::full("0", "on: 0\n")]
+#[case::full("0", "revert: 0\noff: 0\non: 0\n")]
 // It lives on the snapshot that was made for it.
-#[case::linked("1", "on: 16003\n")]
+#[case::linked("1", "revert: 16003\noff: 3006\non: 16003\n")]
 fn only_a_linked_clone_needs_its_parent(#[case] kind: &str, #[case] told: &str) {
     let stage = Stage::new();
     prepare(&stage);
     let clone = stage.dir.path().join("clone/clone.vmx");
     let lines = format!("off\nclone {} {kind}\n", clone.display());
     assert_eq!(stage.does(&lines), "off: 0\nclone: 0\n");
-    assert_eq!(stage.client(&clone, "3", "on\noff\n", ""), "on: 0\noff: 0\n");
-    assert_eq!(stage.does("delete 2\n"), "delete: 0\n");
-    assert_eq!(stage.client(&clone, "3", "on\n", ""), told);
+    assert_eq!(stage.client(&clone, "3", "on\nsnapshot s 2\noff\n", ""), "on: 0\nsnapshot: 0\noff: 0\n");
+    let (parent, away) = (stage.vmx.parent().unwrap(), stage.dir.path().join("away"));
+    std::fs::rename(parent, &away).unwrap();
+    assert_eq!(stage.client(&clone, "3", "revert s 0\noff\non\n", ""), told);
+    std::fs::rename(&away, parent).unwrap();
+    // Nothing that it had was lost. It runs, and its Tools are not up yet.
+    assert_eq!(stage.client(&clone, "3", "revert s 0\nstate\noff\n", ""), "revert: 0\n=8 state: 0\noff: 0\n");
 }
 
 #[test]

@@ -191,6 +191,7 @@ impl Vm {
         let mut vm = self.lock()?;
         let record = vm.snapshot(snapshot.id).cloned();
         let record = record.ok_or_else(|| self.no_snapshot("it has been removed"))?;
+        self.check_parent(&vm)?;
         vm.reverting = Some(record.id);
         vm.power = Power::Off;
         vm.state.forget_run();
