@@ -112,13 +112,22 @@ impl Replay<'_> {
                     self.open.insert(path, file);
                 }
             }
+            Did::Link(path) => {
+                if let Some(path) = place(path) {
+                    let mut file = self.storage.create(&path)?;
+                    file.write_all(b"a template")?;
+                    file.sync()?;
+                }
+            }
+            // A stream is not followed byte by byte: `Cut` tells how much it was.
+            Did::Write(path, _) if is_stream(path) => {}
             Did::Write(path, bytes) => {
                 if let Some(file) = place(path).and_then(|path| self.open.get_mut(&path)) {
                     file.write_all(bytes)?;
                 }
             }
             Did::Cut(path, bytes) => {
-                if let Some(path) = place(path).filter(|path| path.extension().is_some_and(|kind| kind == "part"))
+                if let Some(path) = place(path).filter(|path| is_stream(path))
                     && let Some(file) = self.open.get_mut(&path)
                 {
                     file.write_all(stream(*bytes).as_bytes())?;
@@ -163,6 +172,10 @@ impl Replay<'_> {
     }
 }
 
+fn is_stream(path: &Path) -> bool {
+    path.extension().is_some_and(|kind| kind == "part")
+}
+
 /// What stands for a checkpoint's stream of this length.
 fn stream(bytes: u64) -> String {
     format!("a stream of {bytes} bytes\n")
@@ -200,12 +213,16 @@ fn record(left: &Path) -> Result<Record, String> {
     loaded.map(|loaded| loaded.record).ok_or_else(|| "there is no journal".to_owned())
 }
 
-/// Whether a checkpoint's manifest is what it says that it is, and its stream as long as that says.
+/// Whether a checkpoint's manifest is what it says that it is, its stream as long as that says, and its template there.
 fn is_whole(left: &Path, generation: u64) -> bool {
     let file = |kind: &str| fs::read_to_string(left.join(format!("vm/checkpoints/{generation}.{kind}"))).ok();
     let (Some(manifest), Some(found)) = (file("json"), file("ram")) else { return false };
     let Some((sum, json)) = manifest.split_once('\n') else { return false };
     let Ok(said) = serde_json::from_str::<Value>(json) else { return false };
     Digest::of(json.trim_end().as_bytes()).to_string() == sum
-        && said["bytes"].as_u64().is_some_and(|bytes| found == stream(bytes))
+        && said["file_bytes"].as_u64().is_some_and(|bytes| found == stream(bytes))
+        && said["form"]["relative_to"].as_str().is_none_or(|template| {
+            let name = format!("vm/checkpoints/{}.template", &template[..16]);
+            fs::read(left.join(name)).is_ok_and(|content| content == b"a template")
+        })
 }

@@ -8,6 +8,8 @@ use std::process::Command;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Did {
     Create(PathBuf),
+    /// Another name for a file that was there before, whose content is durable.
+    Link(PathBuf),
     MakeDir(PathBuf),
     Write(PathBuf, Vec<u8>),
     /// What is written by QEMU in blocks of many kinds is not followed byte by byte: this tells how much it was.
@@ -22,7 +24,7 @@ pub(crate) enum Did {
 /// The command that runs `program` under watch; its story goes to `log`.
 pub(crate) fn watch(program: &Command, log: &Path) -> Command {
     const CALLS: &str = "trace=open,openat,creat,write,pwrite64,rename,renameat,renameat2,unlink,unlinkat,fsync,\
-                         fdatasync,ftruncate,mkdir,mkdirat";
+                         fdatasync,ftruncate,linkat,mkdir,mkdirat";
     let mut strace = Command::new("strace");
     strace.args(["-f", "-y", "-q", "-s", "8192", "--seccomp-bpf", "-e", CALLS, "-e", "signal=none", "-o"]).arg(log);
     strace.arg(program.get_program()).args(program.get_args());
@@ -97,6 +99,7 @@ fn parse(call: &str) -> Option<Did> {
     Some(match name {
         "open" | "creat" if creates || name == "creat" => Did::Create(path(0)?),
         "openat" if creates => Did::Create(path(1)?),
+        "linkat" => Did::Link(path(3)?),
         "mkdir" => Did::MakeDir(path(0)?),
         "mkdirat" => Did::MakeDir(path(1)?),
         "write" | "pwrite64" => {
@@ -183,6 +186,7 @@ fn what_strace_writes_is_understood() {
 7  fsync(3</d>)             = 0
 7  unlink("/d/none") = -1 ENOENT (No such file or directory)
 7  renameat(8</d>, "p", 8</d>, "q") = 0
+7  linkat(AT_FDCWD</x>, "/proc/self/fd/9", AT_FDCWD</x>, "/d/l", AT_SYMLINK_FOLLOW) = 0
 7  ftruncate(9</d/q>, 77) = 0
 "#;
     let path = PathBuf::from;
@@ -192,6 +196,7 @@ fn what_strace_writes_is_understood() {
         Did::Write(path("/d/a\"b"), b"x\0\x01y".to_vec()),
         Did::Sync(path("/d")),
         Did::Rename(path("/d/p"), path("/d/q")),
+        Did::Link(path("/d/l")),
         Did::Cut(path("/d/q"), 77),
     ];
     assert_eq!(read(log), expected);
